@@ -1,0 +1,105 @@
+// What computes: a device with memory, streams of ordered work, and events.
+//
+// Every operation of ops.h takes a `Stream` and may return before the work is done. Work of one stream runs in the
+// order of submission; work of two streams is ordered by events only. The rule is the same on every backend:
+// whoever reads a result on the host waits for an event first. The CPU backend has two kinds of stream: `kInline`
+// runs the work inside the submitting call; `kWorker` hands it to a thread of its own, so that the submitting
+// thread is free to drive exchanges meanwhile.
+//
+// Threads: one thread submits to a stream; events may be queried from any thread.
+// Errors of asynchronous work surface at the next `Event::is_complete`, `Event::wait` or `Stream::synchronize`.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace aurora {
+
+using Deadline = std::chrono::steady_clock::time_point;
+
+enum class MemorySpace : std::uint8_t {
+  kDevice,  // where kernels read and write
+  kHost,    // where the host reads and writes, and the device can copy from (pinned on a GPU)
+};
+
+/// Owns one block of memory, aligned to 256 bytes. Movable, not copyable. Contents start undefined.
+class Buffer {
+ public:
+  using Release = void (*)(void* context, std::byte* data, std::size_t size_bytes) noexcept;
+
+  Buffer() = default;
+  Buffer(std::byte* data, std::size_t size_bytes, Release release, void* context)
+      : data_(data), size_bytes_(size_bytes), release_(release), context_(context) {}
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer moved(std::move(other));
+    swap(moved);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    if (data_ != nullptr && release_ != nullptr) release_(context_, data_, size_bytes_);
+  }
+
+  std::byte* data() const { return data_; }
+  std::size_t size_bytes() const { return size_bytes_; }
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_bytes_, other.size_bytes_);
+    std::swap(release_, other.release_);
+    std::swap(context_, other.context_);
+  }
+
+  std::byte* data_ = nullptr;
+  std::size_t size_bytes_ = 0;
+  Release release_ = nullptr;
+  void* context_ = nullptr;
+};
+
+/// A point in a stream's work. Complete before it is first recorded.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual bool is_complete() = 0;
+  /// Blocks until complete; throws kTimeout when `deadline` passes first.
+  virtual void wait(Deadline deadline) = 0;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  /// Marks `event` to complete when all work submitted so far is done.
+  virtual void record(Event& event) = 0;
+  /// Work submitted from now on starts after `event` is complete; does not block the host.
+  virtual void wait(Event& event) = 0;
+  /// Blocks the host until the stream is empty; throws kTimeout when `deadline` passes first.
+  virtual void synchronize(Deadline deadline) = 0;
+};
+
+class Ops;  // ops.h
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// "cpu" or "cuda".
+  virtual std::string_view name() const = 0;
+  /// Throws kOutOfMemory naming the bytes asked for. Zero bytes give an empty buffer.
+  virtual Buffer allocate(std::size_t size_bytes, MemorySpace space) = 0;
+  virtual std::unique_ptr<Stream> create_stream() = 0;
+  virtual std::unique_ptr<Event> create_event() = 0;
+  /// Copies between any two places that this backend or the host owns.
+  virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
+  /// The operations; lives as long as the backend.
+  virtual const Ops& ops() const = 0;
+};
+
+}  // namespace aurora

@@ -1,0 +1,28 @@
+// Which backends this build has, by name. The only place in kernels/ that knows them all.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace aurora {
+
+struct BackendOptions {
+  /// Every result is independent of batch size and neighbours in the batch: GEMMs sum in a fixed order, one row at
+  /// a time, instead of through the BLAS library.
+  bool deterministic = false;
+  /// Streams run their work on a thread of their own instead of inside the submitting call (CPU only; a GPU's
+  /// streams are always asynchronous).
+  bool worker_streams = false;
+};
+
+/// The names that `create_backend` accepts in this build, e.g. {"cpu"}.
+std::vector<std::string> available_backends();
+
+/// Throws kUnsupported for a name that this build lacks; the text lists what is there.
+std::unique_ptr<Backend> create_backend(std::string_view name, const BackendOptions& options);
+
+}  // namespace aurora

@@ -1,0 +1,196 @@
+// The operations that a Mixture-of-Experts decoder is made of, one method each, implemented once per backend.
+//
+// Conventions. Tensors are dense and row-major; shapes are given as [rows, columns]. "compute dtype" is float32 on
+// the CPU. Index tensors are int32. All operations accept zero rows and then touch nothing. An operation is
+// submitted to a stream and reads its arguments' memory when it runs, so that memory must stay alive and unchanged
+// until an event after it is complete. Spans inside an Args struct are host memory and are copied at submission.
+//
+// Reproducibility: every operation but `linear` and `expert_ffn` computes each output row from its own inputs
+// alone, in a fixed order; those two do so when the backend was made with `deterministic`.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace aurora {
+
+/// output[i, :] = table[token_ids[i], :]
+struct EmbedArgs {
+  Tensor table;      // [vocabulary, hidden]
+  Tensor token_ids;  // [num_tokens] int32, each in [0, vocabulary)
+  Tensor output;     // [num_tokens, hidden]
+};
+
+/// output = input / sqrt(mean(input^2) + epsilon) * weight, over the last dimension. May run in place.
+struct RmsNormArgs {
+  Tensor input;   // [num_rows, width]
+  Tensor weight;  // [width]
+  float epsilon = 1e-5F;
+  Tensor output;  // [num_rows, width]
+};
+
+/// output = input * weight^T (+ bias) (+ output when `accumulate`)
+struct LinearArgs {
+  Tensor input;   // [num_rows, in_width]
+  Tensor weight;  // [out_width, in_width]
+  Tensor bias;    // [out_width], or no data for none
+  Tensor output;  // [num_rows, out_width]
+  bool accumulate = false;
+};
+
+/// Rotary position embedding, rotate-half layout (Su et al., arXiv 2104.09864, as in Hugging Face): element j of the
+/// first half of a head pairs with element j of the second. In place.
+struct RopeArgs {
+  Tensor heads;      // [num_tokens, num_heads, head_width]
+  Tensor positions;  // [num_tokens] int32
+  Tensor cosine;     // [max_positions, head_width / 2]
+  Tensor sine;       // [max_positions, head_width / 2]
+};
+
+/// values = min(max(values, -limit), limit). In place.
+struct ClampArgs {
+  Tensor values;
+  float limit = 0;
+};
+
+/// Stores keys and values of new tokens into the paged cache. Cache slot s is block s / block_size, offset
+/// s % block_size.
+struct AppendKvArgs {
+  Tensor key;          // [num_tokens, num_kv_heads, head_width]
+  Tensor value;        // [num_tokens, num_kv_heads, head_width]
+  Tensor slots;        // [num_tokens] int32
+  Tensor key_cache;    // [num_blocks, block_size, num_kv_heads, head_width]
+  Tensor value_cache;  // same shape
+};
+
+/// Causal attention of each token to positions [max(0, position - window + 1), position] of its own sequence, read
+/// through the block table. One rule for prefill and decode: a token's result depends on its sequence and position
+/// alone, not on how the prompt was cut into chunks.
+struct PagedAttentionArgs {
+  Tensor query;           // [num_tokens, num_heads, head_width]
+  Tensor key_cache;       // [num_blocks, block_size, num_kv_heads, head_width]
+  Tensor value_cache;     // same shape
+  Tensor block_tables;    // [num_sequences, max_blocks] int32; unused entries are not read
+  Tensor sequence_index;  // [num_tokens] int32, row of block_tables
+  Tensor positions;       // [num_tokens] int32
+  float scale = 1;        // applied to query . key before the softmax
+  std::int32_t window = 0;  // 0: no sliding window
+  Tensor output;          // [num_tokens, num_heads, head_width]
+};
+
+enum class RouterScoring : std::uint8_t { kSoftmax, kSigmoid };
+
+/// Top-k experts of each token and their weights. Ties go to the lower expert id. Ids are ordered by descending
+/// score. With `normalize` the k weights are divided by their sum.
+struct RouteArgs {
+  Tensor logits;  // [num_tokens, num_experts] float32
+  RouterScoring scoring = RouterScoring::kSoftmax;
+  bool normalize = true;
+  /// The ids are inputs (replayed routing): only the weights are computed, from the logits at those ids.
+  bool ids_are_given = false;
+  Tensor expert_ids;  // [num_tokens, top_k] int32
+  Tensor weights;     // [num_tokens, top_k] float32
+};
+
+/// output[i, :] = input[indices[i], :], converted when the dtypes differ (float32 <-> bfloat16). The packing step
+/// of a dispatch.
+struct GatherRowsArgs {
+  Tensor input;    // [num_input_rows, width]
+  Tensor indices;  // [num_rows] int32
+  Tensor output;   // [num_rows, width]
+};
+
+/// output[r, :] = (initial[r, :] or 0) + sum over p in [offsets[r], offsets[r+1]) of
+/// weights[p] * input[indices[p], :], added in the order of p in float32. Both halves of a combine: the experts'
+/// rank sums its share of a token, the token's rank sums the shares.
+struct WeightedSumArgs {
+  Tensor input;    // [num_input_rows, width]
+  Tensor offsets;  // [num_rows + 1] int32
+  Tensor indices;  // [num_terms] int32
+  Tensor weights;  // [num_terms] float32, or no data for all ones
+  Tensor initial;  // [num_rows, width], or no data for zeros; may be `output` itself
+  Tensor output;   // [num_rows, width]; float32 or bfloat16
+};
+
+/// The weights of one expert's SwiGLU feed-forward network, device memory.
+struct ExpertWeights {
+  Tensor gate;  // [inner, hidden]
+  Tensor up;    // [inner, hidden]
+  Tensor down;  // [hidden, inner]
+};
+
+/// For each expert e and each p in [expert_offsets[e], expert_offsets[e+1]):
+///   x = input[row_indices[p], :];  output[p, :] = down_e * (silu(gate_e * x) .* (up_e * x))
+struct ExpertFfnArgs {
+  Tensor input;        // [num_input_rows, hidden] compute dtype or bfloat16 (the wire's)
+  Tensor row_indices;  // [num_rows] int32, grouped by expert
+  std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
+  std::span<const ExpertWeights> experts;        // [num_local_experts], host; must outlive the work
+  Tensor scratch;      // at least expert_ffn_scratch_bytes(...) bytes, any dtype
+  Tensor output;       // [num_rows, hidden]
+};
+
+/// output = silu(gate) .* up, elementwise; output may be gate or up.
+struct SiluMultiplyArgs {
+  Tensor gate;
+  Tensor up;
+  Tensor output;
+};
+
+/// output += input, elementwise.
+struct AddArgs {
+  Tensor input;
+  Tensor output;
+};
+
+/// output[i, :] += sigmoid(gate_logits[i]) * input[i, :]: Qwen2-MoE's gated shared expert.
+struct SigmoidGatedAddArgs {
+  Tensor input;        // [num_rows, width]
+  Tensor gate_logits;  // [num_rows]
+  Tensor output;       // [num_rows, width]
+};
+
+/// How the next token is chosen from one row of logits. `temperature` 0 is greedy (ties to the lower id); otherwise
+/// logits are divided by it, then top-k (0: all), then top-p (1: all) restrict the choice, in that order, as in
+/// Hugging Face generation. The draw uses `random`, a uniform number in [0, 1).
+struct SamplingRow {
+  float temperature = 0;
+  std::int32_t top_k = 0;
+  float top_p = 1;
+  float random = 0;
+};
+
+struct SampleArgs {
+  Tensor logits;                      // [num_rows, vocabulary] float32
+  std::span<const SamplingRow> rows;  // [num_rows], host
+  Tensor token_ids;                   // [num_rows] int32, output
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual void embed(Stream& stream, const EmbedArgs& args) const = 0;
+  virtual void rms_norm(Stream& stream, const RmsNormArgs& args) const = 0;
+  virtual void linear(Stream& stream, const LinearArgs& args) const = 0;
+  virtual void rope(Stream& stream, const RopeArgs& args) const = 0;
+  virtual void clamp(Stream& stream, const ClampArgs& args) const = 0;
+  virtual void append_kv(Stream& stream, const AppendKvArgs& args) const = 0;
+  virtual void paged_attention(Stream& stream, const PagedAttentionArgs& args) const = 0;
+  virtual void route(Stream& stream, const RouteArgs& args) const = 0;
+  virtual void gather_rows(Stream& stream, const GatherRowsArgs& args) const = 0;
+  virtual void weighted_sum(Stream& stream, const WeightedSumArgs& args) const = 0;
+  virtual void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const = 0;
+  /// Scratch that `expert_ffn` needs for `num_rows` rows in total.
+  virtual std::size_t expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t hidden,
+                                               std::int64_t inner) const = 0;
+  virtual void silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const = 0;
+  virtual void add(Stream& stream, const AddArgs& args) const = 0;
+  virtual void sigmoid_gated_add(Stream& stream, const SigmoidGatedAddArgs& args) const = 0;
+  virtual void sample(Stream& stream, const SampleArgs& args) const = 0;
+};
+
+}  // namespace aurora

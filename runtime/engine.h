@@ -1,0 +1,115 @@
+// The engine: one object per rank, together a server for several MoE language models.
+//
+// All ranks construct an Engine with the same options and call `run`; rank 0 passes the feed. Construction is
+// collective: it loads, plans and agrees; when any rank fails, all ranks throw, the failing one with the cause and
+// the others with kAborted naming it. Attention is data-parallel (a request lives on one rank), experts are spread
+// over all ranks as the plan says.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/dtype.h"
+#include "runtime/request.h"
+#include "runtime/transport/transport.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+/// One model to serve. Defaults here are the defaults of the configuration file.
+struct ModelOptions {
+  std::string name;                  // unique; the checkpoint folder's name when the file names none
+  std::filesystem::path checkpoint;  // folder
+  DType dtype = DType::kFloat32;     // of weights and compute
+  std::int64_t max_batch_tokens = 512;    // tokens that one rank processes in one step, prefill chunks included
+  std::int64_t max_batch_requests = 64;   // requests running at once on one rank
+  std::int64_t max_sequence_tokens = 0;   // prompt + answer; 0: what the model allows
+  std::int64_t kv_cache_bytes = std::int64_t{64} << 20;  // per rank
+  std::int64_t kv_block_tokens = 16;
+  std::filesystem::path traffic;          // past traffic to plan from; empty: none
+  std::filesystem::path replay_routing;   // expert ids come from this routing record; empty: from the gate
+};
+
+enum class Schedule : std::uint8_t {
+  kSerial,     // a step of one model, then a step of the other
+  kColocated,  // phases of all models interleaved
+};
+
+struct EngineOptions {
+  std::vector<ModelOptions> models;
+  std::string placement = "auto";  // auto, contiguous, ... (scheduler's table), or "file" with plan_file
+  std::filesystem::path plan_file;  // read the placement from here instead
+  OrderPolicy order = OrderPolicy::kAurora;
+  double round_cost_us = 10;
+  double port_gbps = 10;
+  Schedule schedule = Schedule::kColocated;
+  DType wire_dtype = DType::kFloat32;
+  bool deterministic = false;
+  bool record_trace = false;
+  std::filesystem::path record_routing;  // empty: do not record
+  std::chrono::milliseconds timeout{60000};  // deadline of every wait for another rank
+};
+
+struct ExpertLoad {
+  std::string model;
+  std::vector<std::vector<std::int64_t>> tokens;  // [moe layer][expert]
+};
+
+/// Sums over all ranks; gathered at the end of `run` on rank 0.
+struct EngineReport {
+  struct Model {
+    std::string name;
+    std::int64_t requests = 0;
+    std::int64_t failed_requests = 0;
+    std::int64_t prompt_tokens = 0;
+    std::int64_t generated_tokens = 0;
+    std::int64_t preemptions = 0;
+    std::int64_t steps = 0;
+    double tokens_per_second = 0;  // generated, over wall time
+    // Exchanges of this model, dispatch and combine together.
+    std::int64_t num_exchanges = 0;
+    std::int64_t exchanged_bytes = 0;          // that left a rank
+    std::int64_t bytes_without_deduplication = 0;  // had every (token, expert) pair travelled by itself
+    double bound_seconds = 0;                  // sum of makespan bounds at port_gbps
+    double achieved_seconds = 0;               // sum of the slowest rank's times
+    std::vector<std::pair<std::string, double>> phase_seconds;  // by phase name, mean over ranks
+    std::vector<std::vector<std::int64_t>> expert_tokens;       // [moe layer][expert]
+  };
+  double wall_seconds = 0;
+  int num_ranks = 0;
+  std::vector<Model> models;
+};
+
+class Engine {
+ public:
+  /// Collective. `transport` and `backend` must outlive the engine.
+  Engine(EngineOptions options, Transport& transport, Backend& backend);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const DeploymentPlan& plan() const;
+
+  /// Collective: serves until the feed is exhausted and every request is answered. `feed` is used on rank 0 and
+  /// null elsewhere. Throws on a rank's failure, on every rank.
+  void run(RequestFeed* feed);
+
+  /// Rank 0, after `run`.
+  const EngineReport& report() const;
+  /// Rank 0, after `run`: what was routed, in the form that planning takes.
+  std::vector<ModelTraffic> traffic() const;
+  /// Rank 0, after `run` with `record_trace`: Chrome trace events of all ranks as JSON.
+  std::string trace_json() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace aurora

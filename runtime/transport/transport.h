@@ -1,0 +1,57 @@
+// Moves bytes between ranks: posts messages, makes progress, tests for completion, aborts. Knows nothing of experts.
+//
+// A `Message` is one send or one receive; sends and receives match by (source, destination, tag) in the order of
+// posting, and both ends must name the same number of bytes. Messages posted together form one concurrent batch
+// (on NCCL one group). Nothing here blocks: `post` returns a ticket, `test` asks whether the batch is done, and
+// the blocking conveniences (wait.h) loop over `test` up to a deadline. Zero-byte messages must not be posted: both
+// ends skip them.
+//
+// When a rank fails it calls `abort`; every other rank's next `progress` or `test` throws Error(kAborted) with the
+// failing rank and its reason. After that the transport can only be destroyed.
+//
+// Threads: one thread per rank uses a transport at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace aurora {
+
+enum class Direction : std::uint8_t { kSend, kReceive };
+
+struct Message {
+  Direction direction = Direction::kSend;
+  int peer = 0;           // rank of the other end; never our own
+  std::uint32_t tag = 0;  // below 2^20; tells apart concurrent conversations between the same two ranks
+  std::byte* data = nullptr;  // not modified by a send; must stay alive until the ticket tests true
+  std::size_t size_bytes = 0;  // above zero
+};
+
+/// A batch of messages under way. Cheap to copy; spent once `test` has returned true.
+struct Ticket {
+  std::uint64_t id = 0;  // 0: an empty batch, always complete
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  /// "threads", "mpi" or "nccl".
+  virtual std::string_view name() const = 0;
+  virtual int rank() const = 0;
+  virtual int num_ranks() const = 0;
+
+  /// Starts all of `messages`. Throws kInvalidArgument for an impossible peer, tag or size.
+  virtual Ticket post(std::span<const Message> messages) = 0;
+  /// True once every message of the batch is complete. Makes progress.
+  virtual bool test(Ticket ticket) = 0;
+  /// Advances transfers under way; throws kAborted when another rank has aborted.
+  virtual void progress() = 0;
+  /// Tells all other ranks, once, that this one has failed and why. Does not wait and does not throw.
+  virtual void abort(std::string_view reason) noexcept = 0;
+};
+
+}  // namespace aurora

@@ -1,0 +1,49 @@
+// Blocking conveniences over a Transport, each with a deadline; built from posts and tests only, so they work the
+// same on every transport. For start-up and the control plane; exchanges of the serving path use tickets.
+//
+// Collective rule: all ranks call the same function in the same order with the same tag.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "runtime/transport/transport.h"
+
+namespace aurora {
+
+/// How a waiting thread spends its time: spins briefly, then yields, then sleeps in growing steps of at most
+/// `longest_sleep`, so that eight ranks on two cores make progress and an idle server uses no CPU.
+class IdleBackoff {
+ public:
+  explicit IdleBackoff(std::chrono::microseconds longest_sleep = std::chrono::microseconds(50))
+      : longest_sleep_(longest_sleep) {}
+  void pause();
+  void reset() { num_pauses_ = 0; }
+
+ private:
+  std::chrono::microseconds longest_sleep_;
+  int num_pauses_ = 0;
+};
+
+/// Waits for a ticket. Throws kTimeout naming `what` (for example "step command from rank 0").
+void wait(Transport& transport, Ticket ticket, Deadline deadline, std::string_view what);
+
+/// Every rank gets every rank's bytes, indexed by rank; sizes may differ.
+std::vector<std::vector<std::byte>> all_gather(Transport& transport, std::span<const std::byte> mine,
+                                               std::uint32_t tag, Deadline deadline, std::string_view what);
+
+/// `root` gets every rank's bytes, indexed by rank; the others get an empty vector.
+std::vector<std::vector<std::byte>> gather(Transport& transport, int root, std::span<const std::byte> mine,
+                                           std::uint32_t tag, Deadline deadline, std::string_view what);
+
+/// Every rank gets `root`'s bytes; `mine` is read on the root only. `longest_sleep` bounds the wake-up delay of a
+/// receiver that waits long (an idle server).
+std::vector<std::byte> broadcast(Transport& transport, int root, std::span<const std::byte> mine,
+                                 std::uint32_t tag, Deadline deadline, std::string_view what,
+                                 std::chrono::microseconds longest_sleep = std::chrono::microseconds(50));
+
+}  // namespace aurora
