@@ -1,9 +1,10 @@
 // The operations that a Mixture-of-Experts decoder is made of, one method each, implemented once per backend.
 //
-// Conventions. Tensors are dense and row-major; shapes are given as [rows, columns]. "compute dtype" is float32 on
-// the CPU. Index tensors are int32. All operations accept zero rows and then touch nothing. An operation is
-// submitted to a stream and reads its arguments' memory when it runs, so that memory must stay alive and unchanged
-// until an event after it is complete. Spans inside an Args struct are host memory and are copied at submission.
+// Conventions. Tensors are dense and row-major; shapes are given as [rows, columns]. "compute dtype" is
+// float32 on the CPU. Index tensors are int32. All operations accept zero rows and then touch nothing. An
+// operation is submitted to a stream and reads its arguments' memory when it runs, so that memory must stay
+// alive and unchanged until an event after it is complete. Spans inside an Args struct are host memory and
+// are copied at submission.
 //
 // Reproducibility: every operation but `linear` and `expert_ffn` computes each output row from its own inputs
 // alone, in a fixed order; those two do so when the backend was made with `deterministic`.
@@ -41,8 +42,8 @@ struct LinearArgs {
   bool accumulate = false;
 };
 
-/// Rotary position embedding, rotate-half layout (Su et al., arXiv 2104.09864, as in Hugging Face): element j of the
-/// first half of a head pairs with element j of the second. In place.
+/// Rotary position embedding, rotate-half layout (Su et al., arXiv 2104.09864, as in Hugging Face): element j
+/// of the first half of a head pairs with element j of the second. In place.
 struct RopeArgs {
   Tensor heads;      // [num_tokens, num_heads, head_width]
   Tensor positions;  // [num_tokens] int32
@@ -66,25 +67,25 @@ struct AppendKvArgs {
   Tensor value_cache;  // same shape
 };
 
-/// Causal attention of each token to positions [max(0, position - window + 1), position] of its own sequence, read
-/// through the block table. One rule for prefill and decode: a token's result depends on its sequence and position
-/// alone, not on how the prompt was cut into chunks.
+/// Causal attention of each token to positions [max(0, position - window + 1), position] of its own sequence,
+/// read through the block table. One rule for prefill and decode: a token's result depends on its sequence
+/// and position alone, not on how the prompt was cut into chunks.
 struct PagedAttentionArgs {
-  Tensor query;           // [num_tokens, num_heads, head_width]
-  Tensor key_cache;       // [num_blocks, block_size, num_kv_heads, head_width]
-  Tensor value_cache;     // same shape
-  Tensor block_tables;    // [num_sequences, max_blocks] int32; unused entries are not read
-  Tensor sequence_index;  // [num_tokens] int32, row of block_tables
-  Tensor positions;       // [num_tokens] int32
-  float scale = 1;        // applied to query . key before the softmax
+  Tensor query;             // [num_tokens, num_heads, head_width]
+  Tensor key_cache;         // [num_blocks, block_size, num_kv_heads, head_width]
+  Tensor value_cache;       // same shape
+  Tensor block_tables;      // [num_sequences, max_blocks] int32; unused entries are not read
+  Tensor sequence_index;    // [num_tokens] int32, row of block_tables
+  Tensor positions;         // [num_tokens] int32
+  float scale = 1;          // applied to query . key before the softmax
   std::int32_t window = 0;  // 0: no sliding window
-  Tensor output;          // [num_tokens, num_heads, head_width]
+  Tensor output;            // [num_tokens, num_heads, head_width]
 };
 
 enum class RouterScoring : std::uint8_t { kSoftmax, kSigmoid };
 
-/// Top-k experts of each token and their weights. Ties go to the lower expert id. Ids are ordered by descending
-/// score. With `normalize` the k weights are divided by their sum.
+/// Top-k experts of each token and their weights. Ties go to the lower expert id. Ids are ordered by
+/// descending score. With `normalize` the k weights are divided by their sum.
 struct RouteArgs {
   Tensor logits;  // [num_tokens, num_experts] float32
   RouterScoring scoring = RouterScoring::kSoftmax;
@@ -95,17 +96,28 @@ struct RouteArgs {
   Tensor weights;     // [num_tokens, top_k] float32
 };
 
-/// output[i, :] = input[indices[i], :], converted when the dtypes differ (float32 <-> bfloat16). The packing step
-/// of a dispatch.
+/// output[i, :] = input[indices[i], :], converted when the dtypes differ (float32 <-> bfloat16).
 struct GatherRowsArgs {
   Tensor input;    // [num_input_rows, width]
   Tensor indices;  // [num_rows] int32
   Tensor output;   // [num_rows, width]
 };
 
+/// The packing step of a dispatch: row i of `output` is input[indices[i], :] in the wire's dtype, then, from
+/// `header_offset` on, the i-th header; the rest of `row_bytes` is left as it is.
+struct PackRowsArgs {
+  Tensor input;                        // [num_input_rows, width]
+  Tensor indices;                      // [num_rows] int32
+  std::span<const std::byte> headers;  // [num_rows, headers.size() / num_rows], host
+  std::size_t header_offset = 0;       // at least width elements of wire_dtype
+  std::size_t row_bytes = 0;           // stride of the output
+  DType wire_dtype = DType::kFloat32;
+  std::byte* output = nullptr;  // [num_rows, row_bytes]
+};
+
 /// output[r, :] = (initial[r, :] or 0) + sum over p in [offsets[r], offsets[r+1]) of
-/// weights[p] * input[indices[p], :], added in the order of p in float32. Both halves of a combine: the experts'
-/// rank sums its share of a token, the token's rank sums the shares.
+/// weights[p] * input[indices[p], :], added in the order of p in float32. Both halves of a combine: the
+/// experts' rank sums its share of a token, the token's rank sums the shares.
 struct WeightedSumArgs {
   Tensor input;    // [num_input_rows, width]
   Tensor offsets;  // [num_rows + 1] int32
@@ -125,12 +137,13 @@ struct ExpertWeights {
 /// For each expert e and each p in [expert_offsets[e], expert_offsets[e+1]):
 ///   x = input[row_indices[p], :];  output[p, :] = down_e * (silu(gate_e * x) .* (up_e * x))
 struct ExpertFfnArgs {
-  Tensor input;        // [num_input_rows, hidden] compute dtype or bfloat16 (the wire's)
-  Tensor row_indices;  // [num_rows] int32, grouped by expert
+  Tensor input;  // [num_input_rows, at least hidden] compute dtype or bfloat16 (the wire's); only the first
+                 // `hidden` columns are read
+  Tensor row_indices;                            // [num_rows] int32, grouped by expert
   std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
   std::span<const ExpertWeights> experts;        // [num_local_experts], host; must outlive the work
-  Tensor scratch;      // at least expert_ffn_scratch_bytes(...) bytes, any dtype
-  Tensor output;       // [num_rows, hidden]
+  Tensor scratch;                                // at least expert_ffn_scratch_bytes(...) bytes, any dtype
+  Tensor output;                                 // [num_rows, hidden]
 };
 
 /// output = silu(gate) .* up, elementwise; output may be gate or up.
@@ -153,9 +166,9 @@ struct SigmoidGatedAddArgs {
   Tensor output;       // [num_rows, width]
 };
 
-/// How the next token is chosen from one row of logits. `temperature` 0 is greedy (ties to the lower id); otherwise
-/// logits are divided by it, then top-k (0: all), then top-p (1: all) restrict the choice, in that order, as in
-/// Hugging Face generation. The draw uses `random`, a uniform number in [0, 1).
+/// How the next token is chosen from one row of logits. `temperature` 0 is greedy (ties to the lower id);
+/// otherwise logits are divided by it, then top-k (0: all), then top-p (1: all) restrict the choice, in that
+/// order, as in Hugging Face generation. The draw uses `random`, a uniform number in [0, 1).
 struct SamplingRow {
   float temperature = 0;
   std::int32_t top_k = 0;
@@ -182,6 +195,7 @@ class Ops {
   virtual void paged_attention(Stream& stream, const PagedAttentionArgs& args) const = 0;
   virtual void route(Stream& stream, const RouteArgs& args) const = 0;
   virtual void gather_rows(Stream& stream, const GatherRowsArgs& args) const = 0;
+  virtual void pack_rows(Stream& stream, const PackRowsArgs& args) const = 0;
   virtual void weighted_sum(Stream& stream, const WeightedSumArgs& args) const = 0;
   virtual void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const = 0;
   /// Scratch that `expert_ffn` needs for `num_rows` rows in total.

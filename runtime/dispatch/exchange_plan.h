@@ -1,0 +1,65 @@
+// From counts to rounds: all ranks hold the same count matrix after the counts exchange and compute from it,
+// each for itself, the same rounds of the dispatch and of the combine.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "scheduler/order_policy.h"
+#include "scheduler/traffic_matrix.h"
+#include "scheduler/transmission_order.h"
+
+namespace aurora {
+
+/// What one rank announces to all: rows and (token, expert) pairs for each destination.
+struct RowCounts {
+  std::int32_t rows = 0;
+  std::int32_t pairs = 0;
+};
+static_assert(sizeof(RowCounts) == 8);
+
+/// All ranks' counts: at(source, destination), the diagonal included.
+class CountMatrix {
+ public:
+  explicit CountMatrix(int num_ranks = 0)
+      : num_ranks_(num_ranks),
+        counts_(static_cast<std::size_t>(num_ranks) * static_cast<std::size_t>(num_ranks)) {}
+
+  int num_ranks() const { return num_ranks_; }
+  /// Row `source`, [num_ranks].
+  std::span<RowCounts> row(int source) {
+    return {counts_.data() + static_cast<std::size_t>(source) * static_cast<std::size_t>(num_ranks_),
+            static_cast<std::size_t>(num_ranks_)};
+  }
+  const RowCounts& at(int source, int destination) const {
+    return counts_[static_cast<std::size_t>(source) * static_cast<std::size_t>(num_ranks_) +
+                   static_cast<std::size_t>(destination)];
+  }
+
+ private:
+  int num_ranks_;
+  std::vector<RowCounts> counts_;
+};
+
+/// How exchanges are ordered, and on what kind of network.
+struct ExchangePolicy {
+  OrderPolicy order = OrderPolicy::kAurora;
+  OrderOptions options;
+};
+
+/// One exchange, planned.
+struct PlannedExchange {
+  TrafficMatrix traffic;  // bytes
+  TransmissionOrder order;
+  double bound_seconds = 0;  // makespan bound on the policy's ports
+};
+
+/// Bytes of the dispatch: rows(source, destination) * row_bytes.
+TrafficMatrix dispatch_traffic(const CountMatrix& counts, std::size_t row_bytes);
+/// Bytes of the combine, the other way round: per row or per pair.
+TrafficMatrix combine_traffic(const CountMatrix& counts, std::size_t return_row_bytes, bool per_pair);
+
+PlannedExchange plan_exchange(TrafficMatrix traffic, const ExchangePolicy& policy);
+
+}  // namespace aurora

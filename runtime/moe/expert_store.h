@@ -1,0 +1,57 @@
+// The expert weights that live on this rank, by MoE layer; the set can change while the model serves.
+//
+// `prepare` loads what a new placement adds and leaves the old set in use; `commit` switches and drops what
+// is no longer needed. A failed `prepare` leaves the old set serving. Commit at a step boundary on all ranks,
+// never while a step is under way.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/ops.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+/// Loads the weights of one expert into device memory. Given by the model, which knows the checkpoint's
+/// names.
+using ExpertLoader = std::function<ExpertWeights(int moe_layer, ExpertId expert, Buffer& memory)>;
+
+class ExpertStore {
+ public:
+  ExpertStore(int num_moe_layers, int num_experts, ExpertLoader load);
+
+  /// Loads the experts that `placement` puts on `gpu` and that are not here yet. Throws what the loader
+  /// throws.
+  void prepare(const ModelPlacement& placement, GpuId gpu);
+  /// Makes the prepared set current.
+  void commit();
+
+  /// Weights of this rank's experts of a layer, in ascending expert id. Stable between commits.
+  std::span<const ExpertWeights> weights(int moe_layer) const { return current_[moe_layer].weights; }
+  /// [num_experts]: position in `weights`, or -1 for an expert that is not here.
+  std::span<const std::int32_t> local_index(int moe_layer) const { return current_[moe_layer].local_index; }
+  std::size_t resident_bytes() const;
+
+ private:
+  struct LoadedExpert {
+    ExpertWeights weights;
+    Buffer memory;
+  };
+  struct Layer {
+    std::vector<ExpertWeights> weights;
+    std::vector<std::int32_t> local_index;
+    std::vector<std::shared_ptr<LoadedExpert>> experts;  // [num_experts], null where not here
+  };
+
+  int num_experts_;
+  ExpertLoader load_;
+  std::vector<Layer> current_;
+  std::vector<Layer> prepared_;
+};
+
+}  // namespace aurora
