@@ -54,6 +54,8 @@ struct EngineOptions {
   bool record_trace = false;
   std::filesystem::path record_routing;  // empty: do not record
   std::chrono::milliseconds timeout{60000};  // deadline of every wait for another rank
+  std::filesystem::path cluster_file;  // ports and speeds of the GPUs; empty: all alike, ports of port_gbps
+  bool check_only = false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
 };
 
 struct ExpertLoad {
