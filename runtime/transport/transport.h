@@ -1,13 +1,19 @@
-// Moves bytes between ranks: posts messages, makes progress, tests for completion, aborts. Knows nothing of experts.
+// Moves bytes between ranks: posts messages, makes progress, tests for completion, aborts. Knows nothing of
+// experts.
 //
-// A `Message` is one send or one receive; sends and receives match by (source, destination, tag) in the order of
-// posting, and both ends must name the same number of bytes. Messages posted together form one concurrent batch
-// (on NCCL one group). Nothing here blocks: `post` returns a ticket, `test` asks whether the batch is done, and
-// the blocking conveniences (wait.h) loop over `test` up to a deadline. Zero-byte messages must not be posted: both
-// ends skip them.
+// A `Message` is one send or one receive; sends and receives match by (source, destination, tag) in the order
+// of posting, and both ends must name the same number of bytes. Messages posted together form one concurrent
+// batch (on NCCL one group). Nothing here blocks: `post` returns a ticket, `test` asks whether the batch is
+// done, and the blocking conveniences (wait.h) loop over `test` up to a deadline. Zero-byte messages must not
+// be posted: both ends skip them.
 //
-// When a rank fails it calls `abort`; every other rank's next `progress` or `test` throws Error(kAborted) with the
-// failing rank and its reason. After that the transport can only be destroyed.
+// When a rank fails it calls `abort`; every other rank's next `progress` or `test` throws Error(kAborted)
+// with the failing rank and its reason, and so do further calls of the failing rank. After that the transport
+// can only be destroyed.
+//
+// Memory of a message belongs to the transport until its ticket tests true, or until this rank's `abort` or
+// destructor has returned or one of its calls has thrown kAborted. A rank that fails for another reason calls
+// `abort` before the memory of its messages goes.
 //
 // Threads: one thread per rank uses a transport at a time.
 #pragma once
@@ -26,7 +32,8 @@ struct Message {
   Direction direction = Direction::kSend;
   int peer = 0;           // rank of the other end; never our own
   std::uint32_t tag = 0;  // below 2^20; tells apart concurrent conversations between the same two ranks
-  std::byte* data = nullptr;  // not modified by a send; must stay alive until the ticket tests true
+  std::byte* data =
+      nullptr;  // not modified by a send; must stay alive until the ticket tests true or the job aborts
   std::size_t size_bytes = 0;  // above zero
 };
 
@@ -46,11 +53,15 @@ class Transport {
 
   /// Starts all of `messages`. Throws kInvalidArgument for an impossible peer, tag or size.
   virtual Ticket post(std::span<const Message> messages) = 0;
-  /// True once every message of the batch is complete. Makes progress.
+  /// True once every message of the batch is complete, and for a ticket spent before. Makes progress. Throws
+  /// kInvalidArgument naming both ends, tag and sizes when a sender and its receiver disagree on the size
+  /// (the sender may not notice), kDevice when the network fails.
   virtual bool test(Ticket ticket) = 0;
   /// Advances transfers under way; throws kAborted when another rank has aborted.
   virtual void progress() = 0;
-  /// Tells all other ranks, once, that this one has failed and why. Does not wait and does not throw.
+  /// Tells all other ranks, once, that this one has failed and why; the first abort of a job is the one they
+  /// see. Does not wait for other ranks and does not throw; transfers under way come to rest within a tenth
+  /// of a second.
   virtual void abort(std::string_view reason) noexcept = 0;
 };
 

@@ -1,9 +1,13 @@
-// Blocking conveniences over a Transport, each with a deadline; built from posts and tests only, so they work the
-// same on every transport. For start-up and the control plane; exchanges of the serving path use tickets.
+// Blocking conveniences over a Transport, each with a deadline; built from posts and tests only, so they work
+// the same on every transport. For start-up and the control plane; exchanges of the serving path use tickets.
 //
-// Collective rule: all ranks call the same function in the same order with the same tag.
+// Collective rule: all ranks call the same function in the same order with the same tag, and nothing else
+// uses that tag meanwhile. Sizes travel first, together with the first bytes, so that small contents need one
+// message per pair. A collective that misses its deadline throws kTimeout naming the ranks it waited for,
+// after aborting the transport: its messages are still under way and their memory is about to go.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -29,8 +33,11 @@ class IdleBackoff {
   int num_pauses_ = 0;
 };
 
-/// Waits for a ticket. Throws kTimeout naming `what` (for example "step command from rank 0").
-void wait(Transport& transport, Ticket ticket, Deadline deadline, std::string_view what);
+/// Waits for a ticket. Throws kTimeout naming this rank and `what` (for example "step command from rank 0");
+/// the ticket stays valid and may be waited for again. `longest_sleep` bounds the wake-up delay after a long
+/// wait.
+void wait(Transport& transport, Ticket ticket, Deadline deadline, std::string_view what,
+          std::chrono::microseconds longest_sleep = std::chrono::microseconds(50));
 
 /// Every rank gets every rank's bytes, indexed by rank; sizes may differ.
 std::vector<std::vector<std::byte>> all_gather(Transport& transport, std::span<const std::byte> mine,
@@ -40,8 +47,8 @@ std::vector<std::vector<std::byte>> all_gather(Transport& transport, std::span<c
 std::vector<std::vector<std::byte>> gather(Transport& transport, int root, std::span<const std::byte> mine,
                                            std::uint32_t tag, Deadline deadline, std::string_view what);
 
-/// Every rank gets `root`'s bytes; `mine` is read on the root only. `longest_sleep` bounds the wake-up delay of a
-/// receiver that waits long (an idle server).
+/// Every rank gets `root`'s bytes; `mine` is read on the root only. `longest_sleep` bounds the wake-up delay
+/// of a receiver that waits long (an idle server).
 std::vector<std::byte> broadcast(Transport& transport, int root, std::span<const std::byte> mine,
                                  std::uint32_t tag, Deadline deadline, std::string_view what,
                                  std::chrono::microseconds longest_sleep = std::chrono::microseconds(50));
