@@ -1,11 +1,18 @@
 // What a checkpoint's config.json says, in one vocabulary for all supported architectures and both spellings
 // (transformers 4 and 5).
+//
+// The two spellings. Version 4: `num_experts` (Mixtral: `num_local_experts`), `rope_theta` and `rope_scaling`
+// with "type" or "rope_type", `torch_dtype`. Version 5: `rope_parameters` with `rope_theta` inside,
+// `num_local_experts` also elsewhere, `dtype`. Keys that are absent take the default of the Hugging Face
+// configuration class. Meanings follow transformers 5.23 (src/transformers/models/*/configuration_*.py,
+// modeling_rope_utils.py).
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/dtype.h"
@@ -19,16 +26,22 @@ std::string_view architecture_name(Architecture architecture);
 
 enum class RopeScaling : std::uint8_t { kNone, kLinear, kLlama3, kYarn };
 
+/// What turns positions into angles; rope_table.h computes the tables. Fields of other scalings keep their
+/// defaults.
 struct RopeConfig {
   double theta = 10000;
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1;
-  double original_max_positions = 0;          // llama3, yarn
-  double low_freq_factor = 1;                 // llama3
-  double high_freq_factor = 4;                // llama3
-  double beta_fast = 32;                      // yarn
-  double beta_slow = 1;                       // yarn
-  std::optional<double> attention_factor;     // yarn
+  double factor = 1;                      // linear, llama3, yarn: how much longer the context became
+  double original_max_positions = 0;      // llama3, yarn; of the model before it was extended
+  double low_freq_factor = 1;             // llama3
+  double high_freq_factor = 4;            // llama3
+  double beta_fast = 32;                  // yarn
+  double beta_slow = 1;                   // yarn
+  bool truncate_correction_range = true;  // yarn
+  /// yarn: what cosines and sines are multiplied with. None: derived, see rope_attention_factor.
+  std::optional<double> attention_factor;
+  double magnitude_scale = 0;      // yarn's "mscale"; 0: not given
+  double magnitude_scale_all = 0;  // yarn's "mscale_all_dim"; 0: not given
 };
 
 /// How q_norm and k_norm normalise: Qwen3 over each head, OLMoE over the whole projection.
@@ -46,18 +59,18 @@ struct ModelConfig {
   double rms_norm_epsilon = 1e-6;
   RopeConfig rope;
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNone;
-  bool attention_bias = false;        // q, k, v projections carry a bias (Qwen2-MoE: always)
+  bool attention_bias = false;  // q, k, v projections carry a bias (Qwen2-MoE: unless told otherwise)
   bool output_projection_bias = false;
-  double clip_qkv = 0;                // 0: none (OLMoE)
+  double clip_qkv = 0;  // 0: none (OLMoE)
   /// Sliding window of each layer, 0 for full attention; [num_layers].
   std::vector<std::int32_t> window;
   bool tie_word_embeddings = false;
 
   std::int64_t num_experts = 0;
   std::int64_t top_k = 0;
-  std::int64_t expert_inner = 0;          // width of one expert's FFN
-  std::int64_t shared_expert_inner = 0;   // 0: no shared expert
-  std::int64_t dense_inner = 0;           // width of the FFN of layers that are not MoE
+  std::int64_t expert_inner = 0;         // width of one expert's FFN
+  std::int64_t shared_expert_inner = 0;  // 0: no shared expert
+  std::int64_t dense_inner = 0;          // width of the FFN of layers that are not MoE
   bool normalize_top_k = true;
   /// Which layers are MoE; [num_layers].
   std::vector<bool> is_moe_layer;
@@ -68,8 +81,14 @@ struct ModelConfig {
   std::int64_t num_moe_layers() const;
 };
 
-/// Reads `folder`/config.json and, if present, generation_config.json. Throws Error naming file, key and value:
-/// kNotFound, kFormat, or kUnsupported for an architecture, activation or rope scaling that is not implemented.
+/// Reads `folder`/config.json and, if present, generation_config.json. Throws Error naming file, key and
+/// value: kNotFound, kFormat, or kUnsupported for an architecture, activation or rope scaling that is not
+/// implemented.
 ModelConfig read_model_config(const std::filesystem::path& folder);
+
+/// The same from the texts of the two files; `generation_json` may be empty. `folder` is used in messages
+/// only.
+ModelConfig parse_model_config(std::string_view config_json, std::string_view generation_json,
+                               const std::filesystem::path& folder);
 
 }  // namespace aurora
