@@ -11,18 +11,22 @@
 namespace aurora {
 
 struct BackendOptions {
-  /// Every result is independent of batch size and neighbours in the batch: GEMMs sum in a fixed order, one row at
-  /// a time, instead of through the BLAS library.
+  /// Every result is independent of batch size and neighbours in the batch: GEMMs sum in a fixed order, one
+  /// row at a time, instead of through the BLAS library.
   bool deterministic = false;
   /// Streams run their work on a thread of their own instead of inside the submitting call (CPU only; a GPU's
   /// streams are always asynchronous).
   bool worker_streams = false;
+  /// Threads of each rank's BLAS library, at least 1 (CPU only). The BLAS library has one setting per
+  /// process, so ranks that share a process share it.
+  int num_threads = 1;
 };
 
 /// The names that `create_backend` accepts in this build, e.g. {"cpu"}.
 std::vector<std::string> available_backends();
 
-/// Throws kUnsupported for a name that this build lacks; the text lists what is there.
+/// Throws kUnsupported for a name that this build lacks (the text lists what is there), kInvalidArgument for
+/// options out of range.
 std::unique_ptr<Backend> create_backend(std::string_view name, const BackendOptions& options);
 
 }  // namespace aurora

@@ -1,0 +1,96 @@
+// The elementwise operations: clamp, silu_multiply, add, sigmoid_gated_add.
+#include "kernels/cpu/activations.h"
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/rows.h"
+
+namespace aurora::cpu {
+namespace {
+
+struct Clamp {
+  AURORA_INLINE static void run(float* values, std::int64_t count, float limit) {
+    for (std::int64_t i = 0; i < count; i += kLanes) {
+      const Float16x x = load_lanes(values + i, count - i);
+      const Float16x clamped = x > limit ? splat(limit) : (x < -limit ? splat(-limit) : x);  // NaN stays NaN
+      store_lanes(values + i, clamped, count - i);
+    }
+  }
+};
+
+struct SiluMultiply {
+  AURORA_INLINE static void run(const float* gate, const float* up, float* output, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += kLanes) {
+      const Float16x activated = silu(load_lanes(gate + i, count - i));
+      store_lanes(output + i, activated * load_lanes(up + i, count - i), count - i);
+    }
+  }
+};
+
+struct Add {
+  AURORA_INLINE static void run(const float* input, float* output, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += kLanes) {
+      store_lanes(output + i, load_lanes(output + i, count - i) + load_lanes(input + i, count - i),
+                  count - i);
+    }
+  }
+};
+
+struct SigmoidGatedAdd {
+  AURORA_INLINE static void run(const float* input, const float* gate_logits, float* output,
+                                std::int64_t num_rows, std::int64_t width) {
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      const float gate = sigmoid(splat(gate_logits[row]))[0];
+      const float* x = input + row * width;
+      float* y = output + row * width;
+      for (std::int64_t i = 0; i < width; i += kLanes) {
+        store_lanes(y + i, load_lanes(y + i, width - i) + gate * load_lanes(x + i, width - i), width - i);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void silu_multiply(const float* gate, const float* up, float* output, std::int64_t count) {
+  run_for_active_isa<SiluMultiply>(gate, up, output, count);
+}
+
+void CpuOps::clamp(Stream& stream, const ClampArgs& args) const {
+  if (args.values.is_empty()) return;
+  check(args.limit >= 0, "clamp: limit is negative");
+  cpu_stream(stream).submit(
+      [args] { run_for_active_isa<Clamp>(args.values.f32(), args.values.num_elements(), args.limit); });
+}
+
+void CpuOps::silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const {
+  const std::int64_t count = args.output.num_elements();
+  check(args.gate.num_elements() == count && args.up.num_elements() == count,
+        "silu_multiply: gate, up and output differ in size");
+  if (count == 0) return;
+  cpu_stream(stream).submit(
+      [args, count] { cpu::silu_multiply(args.gate.f32(), args.up.f32(), args.output.f32(), count); });
+}
+
+void CpuOps::add(Stream& stream, const AddArgs& args) const {
+  const std::int64_t count = args.output.num_elements();
+  check(args.input.num_elements() == count, "add: input and output differ in size");
+  if (count == 0) return;
+  cpu_stream(stream).submit(
+      [args, count] { run_for_active_isa<Add>(args.input.f32(), args.output.f32(), count); });
+}
+
+void CpuOps::sigmoid_gated_add(Stream& stream, const SigmoidGatedAddArgs& args) const {
+  const std::int64_t num_rows = args.output.dim(0);
+  const std::int64_t width = args.output.dim(1);
+  if (num_rows == 0) return;
+  check_shape(args.input, {num_rows, width}, "sigmoid_gated_add: input");
+  check_shape(args.gate_logits, {num_rows}, "sigmoid_gated_add: gate_logits");
+  check_shape(args.output, {num_rows, width}, "sigmoid_gated_add: output");
+  cpu_stream(stream).submit([args, num_rows, width] {
+    run_for_active_isa<SigmoidGatedAdd>(args.input.f32(), args.gate_logits.f32(), args.output.f32(), num_rows,
+                                        width);
+  });
+}
+
+}  // namespace aurora::cpu

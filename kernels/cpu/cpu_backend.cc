@@ -1,0 +1,65 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <cblas.h>
+
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/cpu_stream.h"
+
+namespace aurora {
+namespace {
+
+constexpr std::align_val_t kAlignment{256};  // promised by Buffer
+
+void release(void*, std::byte* data, std::size_t) noexcept { ::operator delete(data, kAlignment); }
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions& options)
+      : stream_kind_(options.worker_streams ? cpu::CpuStream::Kind::kWorker : cpu::CpuStream::Kind::kInline),
+        ops_(options.deterministic) {
+    if (options.num_threads < 1) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "num_threads is " + std::to_string(options.num_threads) + ", must be at least 1");
+    }
+    openblas_set_num_threads(options.num_threads);
+  }
+
+  std::string_view name() const override { return "cpu"; }
+
+  Buffer allocate(std::size_t size_bytes, MemorySpace) override {
+    if (size_bytes == 0) return {};
+    void* data = ::operator new(size_bytes, kAlignment, std::nothrow);
+    if (data == nullptr) {
+      throw Error(ErrorKind::kOutOfMemory, "the host has no " + std::to_string(size_bytes) + " bytes left");
+    }
+    return Buffer(static_cast<std::byte*>(data), size_bytes, release, nullptr);
+  }
+
+  std::unique_ptr<Stream> create_stream() override { return std::make_unique<cpu::CpuStream>(stream_kind_); }
+  std::unique_ptr<Event> create_event() override { return std::make_unique<cpu::CpuEvent>(); }
+
+  void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
+    if (size_bytes == 0) return;
+    check(destination != nullptr && source != nullptr, "copy: a place of the copy is null");
+    cpu::cpu_stream(stream).submit(
+        [destination, source, size_bytes] { std::memmove(destination, source, size_bytes); });
+  }
+
+  const Ops& ops() const override { return ops_; }
+
+ private:
+  const cpu::CpuStream::Kind stream_kind_;
+  const cpu::CpuOps ops_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> create_cpu_backend(const BackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace aurora

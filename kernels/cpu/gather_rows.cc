@@ -1,0 +1,127 @@
+#include "kernels/cpu/gather_rows.h"
+
+#include <cstring>
+#include <vector>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/rows.h"
+
+namespace aurora::cpu {
+namespace {
+
+template <typename To, typename From>
+struct ConvertRows {
+  AURORA_INLINE static void run(const RowCopy* args, const From* input) {
+    const std::int64_t stride = args->input.dim(1);
+    for (std::int64_t row = 0; row < args->num_rows; ++row) {
+      auto* output = reinterpret_cast<To*>(args->output + row * args->output_row_bytes);
+      copy_row(output, input + args->indices[row] * stride, args->width);
+    }
+  }
+};
+
+void copy_equal_rows(const RowCopy& args) {
+  const auto element_bytes = static_cast<std::int64_t>(dtype_bytes(args.output_dtype));
+  const std::int64_t stride_bytes = args.input.dim(1) * element_bytes;
+  const auto row_bytes = static_cast<std::size_t>(args.width * element_bytes);
+  for (std::int64_t row = 0; row < args.num_rows; ++row) {
+    std::memcpy(args.output + row * args.output_row_bytes,
+                args.input.bytes() + args.indices[row] * stride_bytes, row_bytes);
+  }
+}
+
+bool is_float32_or_bfloat16(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
+
+void check_conversion(DType from, DType to, std::string_view name) {
+  check(from == to || (is_float32_or_bfloat16(from) && is_float32_or_bfloat16(to)), name);
+}
+
+/// Checked at submission; the headers follow as bytes.
+struct Packing {
+  PackRowsArgs args;
+  std::int64_t num_rows = 0;
+  std::size_t header_bytes = 0;
+};
+
+void run_pack_rows(const Packing& packing, std::span<const std::byte> headers) {
+  const PackRowsArgs& args = packing.args;
+  copy_rows({.input = args.input,
+             .indices = args.indices.i32(),
+             .num_rows = packing.num_rows,
+             .width = args.input.dim(1),
+             .output_dtype = args.wire_dtype,
+             .output = args.output,
+             .output_row_bytes = static_cast<std::int64_t>(args.row_bytes),
+             .name = "pack_rows: indices"});
+  if (packing.header_bytes == 0) return;
+  std::byte* to = args.output + args.header_offset;
+  for (std::int64_t row = 0; row < packing.num_rows; ++row, to += args.row_bytes) {
+    std::memcpy(to, headers.data() + static_cast<std::size_t>(row) * packing.header_bytes,
+                packing.header_bytes);
+  }
+}
+
+}  // namespace
+
+void copy_rows(const RowCopy& args) {
+  for (std::int64_t row = 0; row < args.num_rows; ++row) {
+    check_index(args.indices[row], args.input.dim(0), row, args.name);
+  }
+  const DType from = args.input.dtype();
+  if (from == args.output_dtype) return copy_equal_rows(args);
+  if (from == DType::kFloat32) {
+    return run_for_active_isa<ConvertRows<std::uint16_t, float>>(&args,
+                                                                 static_cast<const float*>(args.input.f32()));
+  }
+  run_for_active_isa<ConvertRows<float, std::uint16_t>>(&args,
+                                                        static_cast<const std::uint16_t*>(args.input.u16()));
+}
+
+void CpuOps::gather_rows(Stream& stream, const GatherRowsArgs& args) const {
+  const std::int64_t num_rows = args.output.dim(0);
+  const std::int64_t width = args.output.dim(1);
+  if (num_rows == 0) return;
+  check_shape(args.input, {args.input.dim(0), width}, "gather_rows: input");
+  check_shape(args.output, {num_rows, width}, "gather_rows: output");
+  check_shape(args.indices, {num_rows}, "gather_rows: indices");
+  check_conversion(args.input.dtype(), args.output.dtype(),
+                   "gather_rows: no conversion between these dtypes");
+  cpu_stream(stream).submit([args, num_rows, width] {
+    copy_rows({.input = args.input,
+               .indices = args.indices.i32(),
+               .num_rows = num_rows,
+               .width = width,
+               .output_dtype = args.output.dtype(),
+               .output = args.output.bytes(),
+               .output_row_bytes = width * static_cast<std::int64_t>(dtype_bytes(args.output.dtype())),
+               .name = "gather_rows: indices"});
+  });
+}
+
+void CpuOps::pack_rows(Stream& stream, const PackRowsArgs& args) const {
+  const std::int64_t num_rows = args.indices.dim(0);
+  if (args.indices.is_empty()) return;
+  const auto rows = static_cast<std::size_t>(num_rows);
+  const std::size_t header_bytes = args.headers.size() / rows;
+  check_shape(args.input, {args.input.dim(0), args.input.dim(1)}, "pack_rows: input");
+  check_shape(args.indices, {num_rows}, "pack_rows: indices");
+  check_conversion(args.input.dtype(), args.wire_dtype, "pack_rows: no conversion to the wire's dtype");
+  check(args.headers.size() == header_bytes * rows, "pack_rows: headers do not divide into the rows");
+  const std::size_t payload_bytes =
+      static_cast<std::size_t>(args.input.dim(1)) * dtype_bytes(args.wire_dtype);
+  check(header_bytes == 0 || payload_bytes <= args.header_offset,
+        "pack_rows: the header overlaps the payload");
+  check(payload_bytes <= args.row_bytes &&
+            (header_bytes == 0 || args.header_offset + header_bytes <= args.row_bytes),
+        "pack_rows: row_bytes is too small");
+  check(args.row_bytes % dtype_bytes(args.wire_dtype) == 0, "pack_rows: rows start between elements");
+  const Packing packing{args, num_rows, header_bytes};
+  CpuStream& own = cpu_stream(stream);
+  if (own.is_inline()) return own.submit([&] { run_pack_rows(packing, packing.args.headers); });
+  own.submit([packing, headers = std::vector(args.headers.begin(), args.headers.end())] {
+    run_pack_rows(packing, headers);
+  });
+}
+
+}  // namespace aurora::cpu

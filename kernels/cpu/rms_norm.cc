@@ -1,0 +1,46 @@
+#include <cmath>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/rows.h"
+
+namespace aurora::cpu {
+namespace {
+
+struct Normalize {
+  AURORA_INLINE static void run(const float* input, const float* weight, float epsilon, float* output,
+                                std::int64_t num_rows, std::int64_t width) {
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      const float* x = input + row * width;
+      float* y = output + row * width;
+      Float16x squares{};
+      for (std::int64_t i = 0; i < width; i += kLanes) {
+        const Float16x values = load_lanes(x + i, width - i);
+        squares += values * values;
+      }
+      const float mean = sum_lanes(squares) / static_cast<float>(width);
+      const float factor = 1.0F / std::sqrt(mean + epsilon);
+      for (std::int64_t i = 0; i < width; i += kLanes) {
+        const Float16x values = load_lanes(x + i, width - i) * factor;
+        store_lanes(y + i, load_lanes(weight + i, width - i) * values, width - i);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void CpuOps::rms_norm(Stream& stream, const RmsNormArgs& args) const {
+  const std::int64_t num_rows = args.input.dim(0);
+  const std::int64_t width = args.input.dim(1);
+  if (num_rows == 0) return;
+  check_shape(args.input, {num_rows, width}, "rms_norm: input");
+  check_shape(args.output, {num_rows, width}, "rms_norm: output");
+  check_shape(args.weight, {width}, "rms_norm: weight");
+  cpu_stream(stream).submit([args, num_rows, width] {
+    run_for_active_isa<Normalize>(args.input.f32(), args.weight.f32(), args.epsilon, args.output.f32(),
+                                  num_rows, width);
+  });
+}
+
+}  // namespace aurora::cpu

@@ -1,0 +1,54 @@
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/rows.h"
+
+namespace aurora::cpu {
+namespace {
+
+struct Rotate {
+  /// One token: every head is rotated by the same angles.
+  AURORA_INLINE static void run(float* heads, const float* cosine, const float* sine, std::int64_t num_heads,
+                                std::int64_t half) {
+    for (std::int64_t head = 0; head < num_heads; ++head) {
+      float* first = heads + head * 2 * half;
+      float* second = first + half;
+      for (std::int64_t i = 0; i < half; i += kLanes) {
+        const std::int64_t count = half - i;
+        const Float16x x = load_lanes(first + i, count);
+        const Float16x y = load_lanes(second + i, count);
+        const Float16x c = load_lanes(cosine + i, count);
+        const Float16x s = load_lanes(sine + i, count);
+        store_lanes(first + i, x * c - y * s, count);
+        store_lanes(second + i, y * c + x * s, count);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void CpuOps::rope(Stream& stream, const RopeArgs& args) const {
+  const std::int64_t num_tokens = args.heads.dim(0);
+  const std::int64_t num_heads = args.heads.dim(1);
+  const std::int64_t width = args.heads.dim(2);
+  if (num_tokens == 0) return;
+  const std::int64_t num_positions = args.cosine.dim(0);
+  const std::int64_t half = width / 2;
+  check(width % 2 == 0, "rope: head_width is odd");
+  check_shape(args.heads, {num_tokens, num_heads, width}, "rope: heads");
+  check_shape(args.positions, {num_tokens}, "rope: positions");
+  check_shape(args.cosine, {num_positions, half}, "rope: cosine");
+  check_shape(args.sine, {num_positions, half}, "rope: sine");
+  cpu_stream(stream).submit([=] {
+    const std::int32_t* positions = args.positions.i32();
+    float* heads = args.heads.f32();
+    for (std::int64_t token = 0; token < num_tokens; ++token) {
+      check_index(positions[token], num_positions, token, "rope: positions");
+      run_for_active_isa<Rotate>(heads + token * num_heads * width,
+                                 args.cosine.f32() + positions[token] * half,
+                                 args.sine.f32() + positions[token] * half, num_heads, half);
+    }
+  });
+}
+
+}  // namespace aurora::cpu
