@@ -33,10 +33,11 @@ struct TraceHeader {
 static_assert(std::is_trivially_copyable_v<TraceHeader> && std::is_trivially_copyable_v<TraceEvent> &&
               std::is_trivially_copyable_v<PhaseTotals>);
 
+// Writes values to the front of a space whose length is known to suffice, and moves on.
 template <typename T>
-void append(std::vector<std::byte>& bytes, std::span<const T> values) {
-  const auto source = std::as_bytes(values);
-  bytes.insert(bytes.end(), source.begin(), source.end());
+void put(std::span<std::byte>& space, std::span<const T> values) {
+  if (!values.empty()) std::memcpy(space.data(), values.data(), values.size_bytes());
+  space = space.subspan(values.size_bytes());
 }
 
 // Takes values off the front of a byte sequence whose length is known to suffice.
@@ -209,11 +210,13 @@ std::vector<std::byte> TraceRecorder::serialize(std::int32_t rank, std::int64_t 
   header.num_lost_events = num_lost_events();
   header.num_models = totals_.size();
   header.num_events = events_.size();
-  std::vector<std::byte> bytes;
-  bytes.reserve(sizeof(header) + totals_.size() * sizeof(PhaseTotals) + events_.size() * sizeof(TraceEvent));
-  append(bytes, std::span<const TraceHeader>(&header, 1));
-  append(bytes, std::span<const PhaseTotals>(totals_));
-  append(bytes, std::span<const TraceEvent>(events()));
+  const std::vector<TraceEvent> ordered = events();
+  std::vector<std::byte> bytes(sizeof(header) + totals_.size() * sizeof(PhaseTotals) +
+                               ordered.size() * sizeof(TraceEvent));
+  std::span<std::byte> space(bytes);
+  put(space, std::span<const TraceHeader>(&header, 1));
+  put(space, std::span<const PhaseTotals>(totals_));
+  put(space, std::span<const TraceEvent>(ordered));
   return bytes;
 }
 
