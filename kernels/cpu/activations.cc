@@ -9,42 +9,48 @@ namespace aurora::cpu {
 namespace {
 
 struct Clamp {
+  template <typename L>
   AURORA_INLINE static void run(float* values, std::int64_t count, float limit) {
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      const Float16x x = load_lanes(values + i, count - i);
-      const Float16x clamped = x > limit ? splat(limit) : (x < -limit ? splat(-limit) : x);  // NaN stays NaN
-      store_lanes(values + i, clamped, count - i);
+      // The comparisons keep the second argument where x is NaN, so NaN stays NaN.
+      const L x = load_lanes<L>(values + i, count - i);
+      const L below = 0.0F - max(L::splat(-limit), 0.0F - x);
+      store_lanes(values + i, max(L::splat(-limit), below), count - i);
     }
   }
 };
 
 struct SiluMultiply {
+  template <typename L>
   AURORA_INLINE static void run(const float* gate, const float* up, float* output, std::int64_t count) {
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      const Float16x activated = silu(load_lanes(gate + i, count - i));
-      store_lanes(output + i, activated * load_lanes(up + i, count - i), count - i);
+      const L activated = silu(load_lanes<L>(gate + i, count - i));
+      store_lanes(output + i, activated * load_lanes<L>(up + i, count - i), count - i);
     }
   }
 };
 
 struct Add {
+  template <typename L>
   AURORA_INLINE static void run(const float* input, float* output, std::int64_t count) {
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      store_lanes(output + i, load_lanes(output + i, count - i) + load_lanes(input + i, count - i),
+      store_lanes(output + i, load_lanes<L>(output + i, count - i) + load_lanes<L>(input + i, count - i),
                   count - i);
     }
   }
 };
 
 struct SigmoidGatedAdd {
+  template <typename L>
   AURORA_INLINE static void run(const float* input, const float* gate_logits, float* output,
                                 std::int64_t num_rows, std::int64_t width) {
     for (std::int64_t row = 0; row < num_rows; ++row) {
-      const float gate = sigmoid(splat(gate_logits[row]))[0];
+      const float gate = sigmoid(L::splat(gate_logits[row])).part[0][0];
       const float* x = input + row * width;
       float* y = output + row * width;
       for (std::int64_t i = 0; i < width; i += kLanes) {
-        store_lanes(y + i, load_lanes(y + i, width - i) + gate * load_lanes(x + i, width - i), width - i);
+        store_lanes(y + i, load_lanes<L>(y + i, width - i) + gate * load_lanes<L>(x + i, width - i),
+                    width - i);
       }
     }
   }

@@ -20,33 +20,56 @@ namespace aurora::cpu {
 template <typename Variant>
 struct DotProductGemm {
   /// The sums of kRows x 4 output elements; `num_columns` < 4 repeats the last column in the unused places.
-  template <int kRows>
+  ///
+  /// Where sixteen lanes take several registers, one register's lanes are summed over all columns before the
+  /// next one's, so that a tile's sums stay in registers on every instruction set.
+  template <typename L, int kRows>
   AURORA_INLINE static void tile(const Gemm& args, std::int64_t row, std::int64_t column,
                                  std::int64_t num_columns) {
-    const std::int64_t k_end = args.in_width;
-    const float* a = args.input + row * k_end;
+    const std::int64_t width = args.in_width;
+    const std::int64_t full = width / kLanes * kLanes;
+    const float* a = args.input + row * width;
     const float* b[4];
-    for (std::int64_t j = 0; j < 4; ++j) b[j] = args.weight + (column + std::min(j, num_columns - 1)) * k_end;
-    Float16x sums[kRows][4] = {};
-    std::int64_t k = 0;
-    for (; k + kLanes <= k_end; k += kLanes) {
-      const Float16x b_values[4] = {load(b[0] + k), load(b[1] + k), load(b[2] + k), load(b[3] + k)};
+    for (std::int64_t j = 0; j < 4; ++j) b[j] = args.weight + (column + std::min(j, num_columns - 1)) * width;
+    L sums[kRows][4];
+    for (int part = 0; part < L::kParts; ++part) {
+      typename L::Floats part_sums[kRows][4] = {};
+      const std::int64_t shift = part * L::kPartLanes;
+      for (std::int64_t k = shift; k < full; k += kLanes) {
+        typename L::Floats b_values[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) std::memcpy(&b_values[j], b[j] + k, sizeof b_values[j]);
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i) {
+          typename L::Floats a_values;
+          std::memcpy(&a_values, a + i * width + k, sizeof a_values);
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) part_sums[i][j] += a_values * b_values[j];
+        }
+      }
 #pragma GCC unroll 4
       for (int i = 0; i < kRows; ++i) {
-        const Float16x a_values = load(a + i * k_end + k);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) sums[i][j] += a_values * b_values[j];
+        for (int j = 0; j < 4; ++j) sums[i][j].part[part] = part_sums[i][j];
       }
     }
-    if (k < k_end) {
-      for (int i = 0; i < kRows; ++i) {
-        const Float16x a_values = load_partial(a + i * k_end + k, k_end - k);
-        for (int j = 0; j < 4; ++j) sums[i][j] += a_values * load_partial(b[j] + k, k_end - k);
-      }
-    }
+    if (full < width) add_tail<L, kRows>(a + full, b, full, width, sums);
+#pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
       const Float4x total = sum_lanes(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
       finish(args, row + i, column, num_columns, total);
+    }
+  }
+
+  /// The last width - full < 16 columns.
+  template <typename L, int kRows>
+  AURORA_INLINE static void add_tail(const float* a, const float* const* b, std::int64_t full,
+                                     std::int64_t width, L (&sums)[kRows][4]) {
+    for (int j = 0; j < 4; ++j) {
+      const L b_values = L::load_partial(b[j] + full, width - full);
+      for (int i = 0; i < kRows; ++i) {
+        sums[i][j] += L::load_partial(a + i * width, width - full) * b_values;
+      }
     }
   }
 
@@ -75,9 +98,10 @@ struct DotProductGemm {
   }
 
   /// Weights stream through once per block of rows; the block's inputs stay in the second-level cache.
+  template <typename L>
   AURORA_INLINE static void run(const Gemm* args) {
-    constexpr std::int64_t kBlockFloats = 32 * 1024;  // 128 KiB, a quarter of the smallest common L2 cache
-    constexpr std::int64_t kTileRows = 4;
+    constexpr std::int64_t kBlockFloats = 32 * 1024;   // 128 KiB, half of the smallest common L2 cache
+    constexpr int kTileRows = L::kParts == 1 ? 4 : 3;  // 4 * kTileRows sums: half of 32 registers, most of 16
     const std::int64_t fitting = kBlockFloats / std::max<std::int64_t>(args->in_width, 1);
     const std::int64_t block = std::max(fitting / kTileRows, std::int64_t{1}) * kTileRows;
     for (std::int64_t begin = 0; begin < args->num_rows; begin += block) {
@@ -85,10 +109,10 @@ struct DotProductGemm {
       for (std::int64_t column = 0; column < args->out_width; column += 4) {
         const std::int64_t num_columns = std::min<std::int64_t>(4, args->out_width - column);
         std::int64_t row = begin;
-        for (; row + 4 <= end; row += 4) tile<4>(*args, row, column, num_columns);
-        if (end - row == 3) tile<3>(*args, row, column, num_columns);
-        if (end - row == 2) tile<2>(*args, row, column, num_columns);
-        if (end - row == 1) tile<1>(*args, row, column, num_columns);
+        for (; row + kTileRows <= end; row += kTileRows) tile<L, kTileRows>(*args, row, column, num_columns);
+        if (kTileRows > 3 && end - row == 3) tile<L, 3>(*args, row, column, num_columns);
+        if (end - row == 2) tile<L, 2>(*args, row, column, num_columns);
+        if (end - row == 1) tile<L, 1>(*args, row, column, num_columns);
       }
     }
   }

@@ -12,11 +12,12 @@ namespace {
 
 template <typename To, typename From>
 struct ConvertRows {
+  template <typename L>
   AURORA_INLINE static void run(const RowCopy* args, const From* input) {
     const std::int64_t stride = args->input.dim(1);
     for (std::int64_t row = 0; row < args->num_rows; ++row) {
       auto* output = reinterpret_cast<To*>(args->output + row * args->output_row_bytes);
-      copy_row(output, input + args->indices[row] * stride, args->width);
+      copy_row<L>(output, input + args->indices[row] * stride, args->width);
     }
   }
 };

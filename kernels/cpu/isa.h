@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/simd.h"
+
 namespace aurora::cpu {
 
 enum class Isa : std::uint8_t {
@@ -24,8 +26,8 @@ Isa active_isa();
 /// Uses nothing better than `limit` from now on, in the whole process. For tests and measurements.
 void limit_isa(Isa limit);
 
-/// Calls `Body::run(args...)` compiled for the active instruction set. `Body::run` and what it calls must be
-/// inlinable; the arguments are cheap to copy.
+/// Calls `Body::run<L>(args...)` compiled for the active instruction set, L being the `Lanes` (simd.h) that
+/// fit its registers. `Body::run` and what it calls must be always inlined; the arguments are cheap to copy.
 template <typename Body, typename... Args>
 void run_for_active_isa(Args... args);
 
@@ -34,12 +36,12 @@ void run_for_active_isa(Args... args);
 #if defined(__x86_64__)
 template <typename Body, typename... Args>
 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]] void run_avx512(Args... args) {
-  Body::run(args...);
+  Body::template run<Lanes<64>>(args...);
 }
 
 template <typename Body, typename... Args>
 [[gnu::target("avx2,fma")]] void run_avx2(Args... args) {
-  Body::run(args...);
+  Body::template run<Lanes<32>>(args...);
 }
 
 template <typename Body, typename... Args>
@@ -50,13 +52,13 @@ void run_for_active_isa(Args... args) {
     case Isa::kAvx2:
       return run_avx2<Body>(args...);
     case Isa::kBaseline:
-      return Body::run(args...);
+      return Body::template run<Lanes<16>>(args...);
   }
 }
 #else
 template <typename Body, typename... Args>
 void run_for_active_isa(Args... args) {
-  Body::run(args...);
+  Body::template run<Lanes<16>>(args...);
 }
 #endif
 

@@ -29,17 +29,18 @@ struct Group {
   float scale;
 };
 
+template <typename L>
 AURORA_INLINE void score_keys(const Group& group, const float* query) {
   for (std::int64_t j = 0; j < group.num_keys; j += 4) {
     const float* key[4];
     for (std::int64_t i = 0; i < 4; ++i)
       key[i] = group.keys + group.rows[std::min(j + i, group.num_keys - 1)];
-    Float16x sums[4] = {};
+    L sums[4] = {L::splat(0), L::splat(0), L::splat(0), L::splat(0)};
     for (std::int64_t d = 0; d < group.width; d += kLanes) {
       const std::int64_t count = group.width - d;
-      const Float16x q = load_lanes(query + d, count);
+      const L q = load_lanes<L>(query + d, count);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) sums[i] += q * load_lanes(key[i] + d, count);
+      for (int i = 0; i < 4; ++i) sums[i] += q * load_lanes<L>(key[i] + d, count);
     }
     const Float4x scores = sum_lanes(sums[0], sums[1], sums[2], sums[3]) * group.scale;
     std::memcpy(group.scores + j, &scores, sizeof scores);
@@ -47,47 +48,50 @@ AURORA_INLINE void score_keys(const Group& group, const float* query) {
 }
 
 /// Scores become exp(score - largest); returns their sum.
+template <typename L>
 AURORA_INLINE float exponentiate(const Group& group) {
   const std::int64_t padded = (group.num_keys + kLanes - 1) / kLanes * kLanes;
   for (std::int64_t j = group.num_keys; j < padded; ++j) {
     group.scores[j] = -std::numeric_limits<float>::infinity();
   }
-  Float16x largest = load(group.scores);
-  for (std::int64_t j = kLanes; j < padded; j += kLanes) largest = max(load(group.scores + j), largest);
-  const Float16x shift = splat(max_lane(largest));
-  Float16x sums{};
+  L largest = L::load(group.scores);
+  for (std::int64_t j = kLanes; j < padded; j += kLanes) largest = max(L::load(group.scores + j), largest);
+  const L shift = L::splat(max_lane(largest));
+  L sums = L::splat(0);
   for (std::int64_t j = 0; j < padded; j += kLanes) {
-    const Float16x weights = exp(load(group.scores + j) - shift);
-    store(group.scores + j, weights);
+    const L weights = exp(L::load(group.scores + j) - shift);
+    weights.store(group.scores + j);
     sums += weights;
   }
   return sum_lanes(sums);
 }
 
+template <typename L>
 AURORA_INLINE void sum_values(const Group& group, float total, float* output) {
   for (std::int64_t d = 0; d < group.width; d += kLanes) {
     const std::int64_t count = group.width - d;
     const float* column = group.values + d;
-    Float16x sums[4] = {};
+    L sums[4] = {L::splat(0), L::splat(0), L::splat(0), L::splat(0)};
     std::int64_t j = 0;
     for (; j + 4 <= group.num_keys; j += 4) {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i)
-        sums[i] += group.scores[j + i] * load_lanes(column + group.rows[j + i], count);
+        sums[i] += group.scores[j + i] * load_lanes<L>(column + group.rows[j + i], count);
     }
     for (int i = 0; j + i < group.num_keys; ++i) {
-      sums[i] += group.scores[j + i] * load_lanes(column + group.rows[j + i], count);
+      sums[i] += group.scores[j + i] * load_lanes<L>(column + group.rows[j + i], count);
     }
     store_lanes(output + d, ((sums[0] + sums[1]) + (sums[2] + sums[3])) / total, count);
   }
 }
 
 struct Attend {
+  template <typename L>
   AURORA_INLINE static void run(const Group* group) {
     for (std::int64_t i = 0; i < group->num_queries; ++i) {
-      score_keys(*group, group->query + i * group->width);
-      const float total = exponentiate(*group);
-      sum_values(*group, total, group->output + i * group->width);
+      score_keys<L>(*group, group->query + i * group->width);
+      const float total = exponentiate<L>(*group);
+      sum_values<L>(*group, total, group->output + i * group->width);
     }
   }
 };

@@ -8,21 +8,22 @@ namespace aurora::cpu {
 namespace {
 
 struct Normalize {
+  template <typename L>
   AURORA_INLINE static void run(const float* input, const float* weight, float epsilon, float* output,
                                 std::int64_t num_rows, std::int64_t width) {
     for (std::int64_t row = 0; row < num_rows; ++row) {
       const float* x = input + row * width;
       float* y = output + row * width;
-      Float16x squares{};
+      L squares = L::splat(0);
       for (std::int64_t i = 0; i < width; i += kLanes) {
-        const Float16x values = load_lanes(x + i, width - i);
+        const L values = load_lanes<L>(x + i, width - i);
         squares += values * values;
       }
       const float mean = sum_lanes(squares) / static_cast<float>(width);
       const float factor = 1.0F / std::sqrt(mean + epsilon);
       for (std::int64_t i = 0; i < width; i += kLanes) {
-        const Float16x values = load_lanes(x + i, width - i) * factor;
-        store_lanes(y + i, load_lanes(weight + i, width - i) * values, width - i);
+        const L values = load_lanes<L>(x + i, width - i) * factor;
+        store_lanes(y + i, load_lanes<L>(weight + i, width - i) * values, width - i);
       }
     }
   }

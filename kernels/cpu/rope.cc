@@ -7,6 +7,7 @@ namespace {
 
 struct Rotate {
   /// One token: every head is rotated by the same angles.
+  template <typename L>
   AURORA_INLINE static void run(float* heads, const float* cosine, const float* sine, std::int64_t num_heads,
                                 std::int64_t half) {
     for (std::int64_t head = 0; head < num_heads; ++head) {
@@ -14,10 +15,10 @@ struct Rotate {
       float* second = first + half;
       for (std::int64_t i = 0; i < half; i += kLanes) {
         const std::int64_t count = half - i;
-        const Float16x x = load_lanes(first + i, count);
-        const Float16x y = load_lanes(second + i, count);
-        const Float16x c = load_lanes(cosine + i, count);
-        const Float16x s = load_lanes(sine + i, count);
+        const L x = load_lanes<L>(first + i, count);
+        const L y = load_lanes<L>(second + i, count);
+        const L c = load_lanes<L>(cosine + i, count);
+        const L s = load_lanes<L>(sine + i, count);
         store_lanes(first + i, x * c - y * s, count);
         store_lanes(second + i, y * c + x * s, count);
       }

@@ -10,33 +10,35 @@ namespace {
 
 /// scores[e] of one token, over all experts, as Hugging Face computes them in float32.
 struct Score {
+  template <typename L>
   AURORA_INLINE static void run(const float* logits, float* scores, std::int64_t count,
                                 RouterScoring scoring) {
     if (scoring == RouterScoring::kSigmoid) {
       for (std::int64_t i = 0; i < count; i += kLanes) {
-        store_lanes(scores + i, sigmoid(load_lanes(logits + i, count - i)), count - i);
+        store_lanes(scores + i, sigmoid(load_lanes<L>(logits + i, count - i)), count - i);
       }
       return;
     }
     const float lowest = -std::numeric_limits<float>::infinity();
-    Float16x largest = splat(lowest);
-    for (std::int64_t i = 0; i < count; i += kLanes) largest = max(load_logits(logits, i, count), largest);
-    const Float16x shift = splat(max_lane(largest));
-    Float16x sums{};
+    L largest = L::splat(lowest);
+    for (std::int64_t i = 0; i < count; i += kLanes) largest = max(load_logits<L>(logits, i, count), largest);
+    const L shift = L::splat(max_lane(largest));
+    L sums = L::splat(0);
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      const Float16x weights = exp(load_logits(logits, i, count) - shift);
+      const L weights = exp(load_logits<L>(logits, i, count) - shift);
       sums += weights;
       store_lanes(scores + i, weights, count - i);
     }
     const float total = sum_lanes(sums);
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      store_lanes(scores + i, load_lanes(scores + i, count - i) / total, count - i);
+      store_lanes(scores + i, load_lanes<L>(scores + i, count - i) / total, count - i);
     }
   }
 
-  AURORA_INLINE static Float16x load_logits(const float* logits, std::int64_t i, std::int64_t count) {
-    if (i + kLanes <= count) return load(logits + i);
-    return load_partial(logits + i, count - i, -std::numeric_limits<float>::infinity());
+  template <typename L>
+  AURORA_INLINE static L load_logits(const float* logits, std::int64_t i, std::int64_t count) {
+    if (i + kLanes <= count) return L::load(logits + i);
+    return L::load_partial(logits + i, count - i, -std::numeric_limits<float>::infinity());
   }
 };
 

@@ -14,11 +14,11 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 /// The id of the largest logit, the lower one of equals; -1 when all are NaN or minus infinity.
 struct FindLargest {
+  template <typename L>
   AURORA_INLINE static void run(const float* logits, std::int64_t count, std::int32_t* id) {
-    Float16x largest = splat(kLowest);
+    L largest = L::splat(kLowest);
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      const Float16x x =
-          i + kLanes <= count ? load(logits + i) : load_partial(logits + i, count - i, kLowest);
+      const L x = i + kLanes <= count ? L::load(logits + i) : L::load_partial(logits + i, count - i, kLowest);
       largest = max(x, largest);
     }
     const float value = max_lane(largest);
@@ -35,12 +35,13 @@ struct FindLargest {
 
 /// weights[i] = exp((logits[i] - largest) / temperature); a NaN logit gets no weight.
 struct Weigh {
+  template <typename L>
   AURORA_INLINE static void run(const float* logits, float* weights, std::int64_t count, float largest,
                                 float temperature) {
     for (std::int64_t i = 0; i < count; i += kLanes) {
-      const Float16x x = load_lanes(logits + i, count - i);
-      const Float16x w = exp((x - largest) / temperature);
-      store_lanes(weights + i, x != x ? Float16x{} : w, count - i);
+      const L x = load_lanes<L>(logits + i, count - i);
+      const L w = exp((x - largest) / temperature);
+      store_lanes(weights + i, zero_where_nan(x, w), count - i);
     }
   }
 };

@@ -18,6 +18,7 @@ struct Terms {
 /// order.
 template <typename In, typename Initial, typename Out>
 struct SumRows {
+  template <typename L>
   AURORA_INLINE static void run(const Terms* terms, const In* input, const Initial* initial, Out* output) {
     const std::int64_t width = terms->width;
     for (std::int64_t row = 0; row < terms->num_rows; ++row) {
@@ -25,10 +26,10 @@ struct SumRows {
       const std::int32_t end = terms->offsets[row + 1];
       for (std::int64_t column = 0; column < width; column += kLanes) {
         const std::int64_t count = width - column;
-        Float16x sum{};
-        if (initial != nullptr) sum = load_lanes(initial + row * width + column, count);
+        L sum = L::splat(0);
+        if (initial != nullptr) sum = load_lanes<L>(initial + row * width + column, count);
         for (std::int32_t p = begin; p < end; ++p) {
-          const Float16x values = load_lanes(input + terms->indices[p] * width + column, count);
+          const L values = load_lanes<L>(input + terms->indices[p] * width + column, count);
           sum += terms->weights != nullptr ? values * terms->weights[p] : values;
         }
         store_lanes(output + row * width + column, sum, count);
