@@ -1,0 +1,372 @@
+#include "launch/serve_options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <sstream>
+#include <utility>
+
+#include "kernels/error.h"
+#include "launch/build_stamp.h"
+#include "launch/nearest_name.h"
+
+namespace aurora {
+namespace {
+
+constexpr double kMaxReal = 1e12;
+
+ChoiceValue name_choice(std::string& value, std::vector<std::string> names) {
+  return {std::move(names), [&value] { return value; }, [&value](const std::string& name) { value = name; }};
+}
+
+ChoiceValue order_choice(OrderPolicy& order) {
+  ChoiceValue choice;
+  for (const OrderPolicy policy : all_order_policies()) choice.names.emplace_back(order_policy_name(policy));
+  choice.get = [&order] { return std::string(order_policy_name(order)); };
+  choice.set = [&order](const std::string& name) { order = *parse_order_policy(name); };
+  return choice;
+}
+
+ChoiceValue schedule_choice(Schedule& schedule) {
+  return {{"serial", "colocated"},
+          [&schedule] { return std::string(schedule == Schedule::kSerial ? "serial" : "colocated"); },
+          [&schedule](const std::string& name) {
+            schedule = name == "serial" ? Schedule::kSerial : Schedule::kColocated;
+          }};
+}
+
+ChoiceValue wire_dtype_choice(DType& dtype) {
+  return {{std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16))},
+          [&dtype] { return std::string(dtype_name(dtype)); },
+          [&dtype](const std::string& name) { dtype = *parse_dtype(name); }};
+}
+
+std::vector<Field> planning_fields(ServeOptions& o) {
+  return {
+      {"placement", "how experts are placed on ranks", &o.placement},
+      {"plan", "read the deployment plan from this file instead of planning", &o.plan},
+      {"plan_out", "write the deployment plan that is used to this file", &o.plan_out},
+      {"order", "order of the transfers of an exchange", order_choice(o.order)},
+      {"round_cost_us", "start-up cost of one round of transfers, microseconds; used by order aurora",
+       RealValue{&o.round_cost_us, 0, kMaxReal}},
+      {"port_gbps", "bandwidth of one rank's port, Gbit/s in each direction",
+       RealValue{&o.port_gbps, 0, kMaxReal, true}},
+      {"cluster", "TOML file with the ports and speeds of the GPUs", &o.cluster},
+      {"schedule", "run the models' steps one after the other or interleave their phases",
+       schedule_choice(o.schedule)},
+      {"wire_dtype", "element type of exchanged tokens", wire_dtype_choice(o.wire_dtype)},
+      {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},
+  };
+}
+
+/// The options of one flag as CLI11 fills them: the words after each occurrence.
+struct FlagText {
+  explicit FlagText(Field listed, bool is_of_model = false)
+      : field(std::move(listed)), is_model_field(is_of_model) {}
+
+  Field field;
+  bool is_model_field;
+  std::vector<std::string> words;
+  CLI::Option* option = nullptr;
+};
+
+/// "x: y" where CLI11 found a flag without its value and the like.
+Error flag_error(const std::string& text) { return Error(ErrorKind::kInvalidArgument, text); }
+
+std::vector<FlagText> listed_flags(ServeOptions& options, ModelConfiguration& prototype) {
+  std::vector<FlagText> flags;
+  for (Field& field : serve_fields(options)) flags.emplace_back(std::move(field));
+  for (Field& field : model_fields(prototype)) {
+    if (is_overridable(field)) flags.emplace_back(std::move(field), true);
+  }
+  return flags;
+}
+
+void add_flags(CLI::App& app, std::vector<FlagText>& flags) {
+  for (FlagText& flag : flags) {
+    const Field& field = flag.field;
+    const bool is_switch = std::holds_alternative<bool*>(field.value);
+    const bool is_path = std::holds_alternative<std::filesystem::path*>(field.value);
+    std::string doc = field.doc + " [" + variable_name(field) + "]";
+    if (flag.is_model_field) doc += "; VALUE for every model, MODEL=VALUE for one";
+    if (!is_switch && !is_path) doc += "; " + expected_value(field);
+    if (is_switch) {
+      // With a description that is not const, CLI11 takes it for the variable to write to.
+      flag.option = app.add_flag(flag_name(field), std::as_const(doc));
+    } else {
+      flag.option = app.add_option(flag_name(field), flag.words, doc);
+      flag.option->type_name("VALUE")->expected(1)->allow_extra_args(false);
+    }
+    flag.option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    flag.option->group(flag.is_model_field ? "Models (override their files)" : "Run");
+  }
+}
+
+std::vector<std::string> flag_names(const std::vector<FlagText>& flags) {
+  std::vector<std::string> names = {"--help", "--version"};
+  for (const FlagText& flag : flags) names.push_back(flag_name(flag.field));
+  return names;
+}
+
+void refuse_leftovers(const std::vector<std::string>& leftovers, const std::vector<FlagText>& flags) {
+  if (leftovers.empty()) return;
+  const std::string& word = leftovers.front();
+  if (word.rfind('-', 0) != 0) {
+    throw flag_error("unexpected argument \"" + word + "\"; models are given as --models a.cfg,b.cfg");
+  }
+  const std::string name = word.substr(0, word.find('='));
+  const std::vector<std::string> names = flag_names(flags);
+  std::string hint = suggest_name(name, names);
+  if (hint.rfind("; did", 0) != 0) hint = "; --help lists the flags";
+  throw flag_error("unknown flag " + name + hint);
+}
+
+std::vector<std::string> split_at_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  std::stringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) parts.push_back(part);
+  if (parts.empty()) parts.emplace_back();
+  return parts;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
+  return text;
+}
+
+/// Gives `text` to a field of the run, or keeps it as an override of the models' files.
+void take_text(const FlagText& flag, const std::string& text, SettingSource source, CommandLine& command) {
+  if (flag.is_model_field) {
+    for (const std::string& part : split_at_commas(text)) {
+      command.overrides.push_back({flag.field.key, part, source});
+    }
+    return;
+  }
+  try {
+    set_field(flag.field, text);
+  } catch (const Error& error) {
+    const bool is_flag = source == SettingSource::kFlag;
+    throw flag_error((is_flag ? flag_name(flag.field) : variable_name(flag.field)) + ": " + error.what());
+  }
+  command.sources[flag.field.key] = source;
+}
+
+void take_variables(const Environment& environment, const std::vector<FlagText>& flags,
+                    CommandLine& command) {
+  std::vector<std::string> known;
+  for (const FlagText& flag : flags) known.push_back(variable_name(flag.field));
+  for (const std::string& line : environment) {
+    if (line.rfind("AURORA_", 0) != 0) continue;
+    const std::size_t equals = std::min(line.find('='), line.size());
+    const std::string name = line.substr(0, equals);
+    const auto found = std::find(known.begin(), known.end(), name);
+    if (found == known.end()) {
+      std::string hint = suggest_name(name, known);
+      if (hint.rfind("; did", 0) != 0) hint = "";
+      command.unknown_variables.push_back("unknown variable " + name + hint);
+    } else if (equals + 1 < line.size()) {  // an empty variable is as good as none
+      take_text(flags[static_cast<std::size_t>(found - known.begin())], line.substr(equals + 1),
+                SettingSource::kVariable, command);
+    }
+  }
+}
+
+void take_flags(const std::vector<FlagText>& flags, CommandLine& command) {
+  for (const FlagText& flag : flags) {
+    if (flag.option->count() == 0) continue;
+    const bool is_list = flag.is_model_field || std::holds_alternative<ListValue>(flag.field.value);
+    const std::vector<std::string> words = flag.option->results();
+    if (words.size() > 1 && !is_list) {
+      throw flag_error(flag_name(flag.field) + " is given " + std::to_string(words.size()) +
+                       " times; give it once");
+    }
+    take_text(flag, joined(words), SettingSource::kFlag, command);
+  }
+}
+
+bool has_variable(const Environment& environment, std::string_view name) {
+  for (const std::string& line : environment) {
+    if (line.size() > name.size() && line.rfind(name, 0) == 0 && line[name.size()] == '=') return true;
+  }
+  return false;
+}
+
+void append_line(std::string& text, const Field& field, const std::string& value, const std::string& why) {
+  constexpr std::size_t kCommentColumn = 48;
+  std::string line = field.key + " = " + value;
+  line.resize(std::max(line.size() + 2, kCommentColumn), ' ');
+  text += line + "# " + why + "\n";
+}
+
+std::string source_comment(SettingSource source, const Field& field) {
+  switch (source) {
+    case SettingSource::kFlag:
+      return "flag " + flag_name(field);
+    case SettingSource::kVariable:
+      return "variable " + variable_name(field);
+    default:
+      return std::string(setting_source_name(source));
+  }
+}
+
+void check_combinations(const CommandLine& command) {
+  const auto is_given = [&](const char* key) {
+    return source_of(command.sources, key) != SettingSource::kDefault;
+  };
+  if (command.options.models.empty()) {
+    throw flag_error("no model: give at least one configuration file, as in --models a.cfg,b.cfg");
+  }
+  if (is_given("plan") && is_given("placement")) {
+    throw flag_error(
+        "--plan reads the placement from a file, so --placement cannot be given with it; drop one");
+  }
+  if (command.options.ranks > 0 && command.options.transport == "mpi") {
+    throw flag_error("--ranks is for --transport threads; with MPI, mpirun -np gives the number of ranks");
+  }
+}
+
+}  // namespace
+
+std::vector<Field> serve_fields(ServeOptions& o) {
+  constexpr double kLongestTimeout = 86400;
+  std::vector<Field> fields = {
+      {"models", "configuration files of the models", ListValue{&o.models}},
+      {"backend", "what computes", name_choice(o.backend, {"cpu", "cuda", "auto"})},
+      {"transport", "what carries tokens between ranks",
+       name_choice(o.transport, {"mpi", "threads", "nccl", "auto"})},
+      {"ranks", "number of ranks with --transport threads; 0: one", IntegerValue{&o.ranks, 0, 4096}},
+  };
+  for (Field& field : planning_fields(o)) fields.push_back(std::move(field));
+  const std::vector<Field> rest = {
+      {"timeout", "longest wait for another rank, seconds", RealValue{&o.timeout, 0, kLongestTimeout, true}},
+      {"prompts", "JSON lines to answer; default: standard input, answered as they finish", &o.prompts},
+      {"output", "write answers to this file; default: standard output", &o.output},
+      {"report", "write the run's report to this JSON file", &o.report},
+      {"record_traffic", "write the traffic of this run to this file, to plan from later", &o.record_traffic},
+      {"record_routing", "write each token's expert ids to this routing record", &o.record_routing},
+      {"trace", "write a Chrome trace of all phases to this JSON file", &o.trace},
+      {"log_level", "least serious messages that are shown",
+       name_choice(o.log_level, {"trace", "debug", "info", "warning", "error", "off"})},
+      {"quiet", "no progress and no summary; warnings and errors only", &o.quiet},
+      {"check", "validate everything, print the deployment plan and leave", &o.check},
+      {"dump_config", "print the effective configuration and leave", &o.dump_config},
+  };
+  fields.insert(fields.end(), rest.begin(), rest.end());
+  return fields;
+}
+
+CommandLine parse_command_line(const std::vector<std::string>& arguments, const Environment& environment) {
+  CommandLine command;
+  ModelConfiguration prototype;
+  std::vector<FlagText> flags = listed_flags(command.options, prototype);
+  CLI::App app("Serves mixture-of-experts language models: answers prompts in JSON lines.", "aurora-serve");
+  app.set_version_flag("--version", version_line());
+  app.allow_extras();
+  app.footer("Exit status: 0 every line was answered, 2 some lines failed, 1 the run failed.");
+  add_flags(app, flags);
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+  try {
+    app.parse(reversed);
+  } catch (const CLI::CallForHelp&) {
+    return {CommandAction::kPrint, app.help(), {}, {}, {}, {}};
+  } catch (const CLI::CallForVersion&) {
+    return {CommandAction::kPrint, version_line() + "\n", {}, {}, {}, {}};
+  } catch (const CLI::ParseError& error) {
+    throw flag_error(error.what());
+  }
+  refuse_leftovers(app.remaining(), flags);
+  take_variables(environment, flags, command);
+  take_flags(flags, command);
+  check_combinations(command);
+  return command;
+}
+
+Resolved resolve_backend(const std::string& wanted, const std::vector<std::string>& available) {
+  if (wanted == "auto") {
+    const bool has_cuda = std::find(available.begin(), available.end(), "cuda") != available.end();
+    if (has_cuda) return {"cuda", "this build has it"};
+    return {"cpu", "this build has no cuda backend"};
+  }
+  if (std::find(available.begin(), available.end(), wanted) != available.end()) return {wanted, ""};
+  throw Error(ErrorKind::kUnsupported,
+              "--backend " + wanted + ": not in this build, which has: " + joined(available));
+}
+
+Resolved resolve_transport(const std::string& wanted, bool is_under_mpi) {
+  if (wanted == "nccl") {
+    throw Error(ErrorKind::kUnsupported, "--transport nccl: not in this build, which has: mpi,threads");
+  }
+  if (wanted != "auto") return {wanted, ""};
+  if (is_under_mpi) return {"mpi", "started by an MPI launcher"};
+  return {"threads", "not started by an MPI launcher"};
+}
+
+bool is_started_by_mpi(const Environment& environment) {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"}) {
+    if (has_variable(environment, name)) return true;
+  }
+  return false;
+}
+
+int rank_from_environment(const Environment& environment) {
+  for (const std::string name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    for (const std::string& line : environment) {
+      if (line.rfind(name + "=", 0) != 0) continue;
+      int rank = 0;
+      const char* first = line.data() + name.size() + 1;
+      const char* last = line.data() + line.size();
+      if (std::from_chars(first, last, rank).ec == std::errc()) return rank;
+    }
+  }
+  return 0;
+}
+
+EngineOptions engine_options(const ServeOptions& options, const std::vector<ModelConfiguration>& models) {
+  EngineOptions engine;
+  for (const ModelConfiguration& model : models) engine.models.push_back(model.options);
+  engine.placement = options.plan.empty() ? options.placement : "file";
+  engine.plan_file = options.plan;
+  engine.order = options.order;
+  engine.round_cost_us = options.round_cost_us;
+  engine.port_gbps = options.port_gbps;
+  engine.schedule = options.schedule;
+  engine.wire_dtype = options.wire_dtype;
+  engine.deterministic = options.deterministic;
+  engine.record_trace = !options.trace.empty();
+  engine.record_routing = options.record_routing;
+  engine.timeout = std::chrono::milliseconds(std::max<std::int64_t>(1, std::llround(options.timeout * 1000)));
+  engine.cluster_file = options.cluster;
+  engine.check_only = options.check;
+  return engine;
+}
+
+std::string dump_configuration(const CommandLine& command, std::vector<ModelConfiguration>& models,
+                               const Resolved& backend, const Resolved& transport) {
+  std::string text = "# " + version_line() + "\n[serve]\n";
+  ServeOptions options = command.options;
+  for (const Field& field : serve_fields(options)) {
+    if (field.key == "dump_config" || field.key == "check") continue;
+    const Resolved* resolved = field.key == "backend"     ? &backend
+                               : field.key == "transport" ? &transport
+                                                          : nullptr;
+    std::string why = source_comment(source_of(command.sources, field.key), field);
+    if (resolved != nullptr && !resolved->why.empty()) why += ", auto: " + resolved->why;
+    append_line(text, field, resolved == nullptr ? toml_value(field) : toml_quoted(resolved->name), why);
+  }
+  for (ModelConfiguration& model : models) {
+    text += "\n[[model]]  # " + model.file.string() + "\n";
+    for (const Field& field : model_fields(model)) {
+      append_line(text, field, toml_value(field), source_comment(source_of(model.sources, field.key), field));
+    }
+  }
+  return text;
+}
+
+std::string version_line() {
+  return std::string("aurora-serve ") + kVersion + " (commit " + kCommit + ", " + kCompiler + ", " +
+         kBuildType + ")";
+}
+
+}  // namespace aurora

@@ -1,0 +1,101 @@
+// The settings of one run of aurora-serve: flags and environment variables. A flag beats a variable, and both
+// beat what a model's file says. The list of settings is serve_fields below; formats.md documents them.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+#include "launch/field.h"
+#include "runtime/engine.h"
+
+namespace aurora {
+
+struct ServeOptions {
+  std::vector<std::string> models;  // configuration files
+  std::string backend = "auto";
+  std::string transport = "auto";
+  std::int64_t ranks = 0;  // threads only; 0: one
+
+  std::string placement = EngineOptions{}.placement;
+  std::filesystem::path plan;
+  std::filesystem::path plan_out;
+  OrderPolicy order = EngineOptions{}.order;
+  double round_cost_us = EngineOptions{}.round_cost_us;
+  double port_gbps = EngineOptions{}.port_gbps;
+  std::filesystem::path cluster;
+  Schedule schedule = EngineOptions{}.schedule;
+  DType wire_dtype = EngineOptions{}.wire_dtype;
+  bool deterministic = EngineOptions{}.deterministic;
+  double timeout = std::chrono::duration<double>(EngineOptions{}.timeout).count();  // seconds
+
+  std::filesystem::path prompts;
+  std::filesystem::path output;
+  std::filesystem::path report;
+  std::filesystem::path record_traffic;
+  std::filesystem::path record_routing;
+  std::filesystem::path trace;
+  std::string log_level = "info";
+  bool quiet = false;
+
+  bool check = false;
+  bool dump_config = false;
+};
+
+/// Every setting, in the order of the documentation. Names of placements, orders and backends come from their
+/// own tables.
+std::vector<Field> serve_fields(ServeOptions& options);
+
+enum class CommandAction : std::uint8_t {
+  kServe,
+  kPrint,  // print `text` on standard output and leave with 0 (--help, --version)
+};
+
+struct CommandLine {
+  CommandAction action = CommandAction::kServe;
+  std::string text;
+  ServeOptions options;
+  SettingSources sources;
+  std::vector<ModelOverride> overrides;  // variables first, so that flags win
+  /// Variables that look like ours and are not, with what they may have meant: to be logged as warnings.
+  std::vector<std::string> unknown_variables;
+};
+
+/// "NAME=value" lines, as in `environ`.
+using Environment = std::vector<std::string>;
+
+/// `arguments` without the program's name. Throws Error(kInvalidArgument) naming the flag or variable, what
+/// it takes and what was found; an unknown flag names the nearest known one.
+CommandLine parse_command_line(const std::vector<std::string>& arguments, const Environment& environment);
+
+/// A choice and why it was made; `why` is empty when the user made it.
+struct Resolved {
+  std::string name;
+  std::string why;
+};
+
+/// Turns "auto" into a name and refuses, with kUnsupported and the list of what is there, what this build
+/// lacks.
+Resolved resolve_backend(const std::string& wanted, const std::vector<std::string>& available);
+/// `is_under_mpi`: this process was started by an MPI launcher.
+Resolved resolve_transport(const std::string& wanted, bool is_under_mpi);
+/// True when the variables of an MPI launcher (Open MPI, MPICH and others through PMI or PMIx) are there.
+bool is_started_by_mpi(const Environment& environment);
+/// The rank that the launcher gave this process, known before MPI is initialised; 0 when there is none.
+int rank_from_environment(const Environment& environment);
+
+/// The engine's options out of the run's and the models'. Throws Error(kInvalidArgument) for settings that
+/// exclude each other.
+EngineOptions engine_options(const ServeOptions& options, const std::vector<ModelConfiguration>& models);
+
+/// The effective configuration as TOML, each value with who set it in a comment.
+std::string dump_configuration(const CommandLine& command, std::vector<ModelConfiguration>& models,
+                               const Resolved& backend, const Resolved& transport);
+
+/// "aurora-serve 0.1.0 (commit 1a2b3c4, gcc 12.2.0, Release)".
+std::string version_line();
+
+}  // namespace aurora

@@ -1,0 +1,215 @@
+#include "launch/serve_options.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/launch/thrown_text.h"
+
+namespace aurora {
+namespace {
+
+CommandLine parsed(std::vector<std::string> arguments, const Environment& environment = {}) {
+  arguments.insert(arguments.begin(), {"--models", "a.cfg"});
+  return parse_command_line(arguments, environment);
+}
+
+std::string failure_of(const std::vector<std::string>& arguments, const Environment& environment = {}) {
+  return thrown_text([&] { parsed(arguments, environment); });
+}
+
+TEST(ServeOptions, DefaultsAreTheEngines) {
+  const ServeOptions options = parsed({}).options;
+  const EngineOptions engine = engine_options(options, {});
+  const EngineOptions defaults;
+  EXPECT_EQ(options.models, std::vector<std::string>{"a.cfg"});
+  EXPECT_EQ(engine.placement, defaults.placement);
+  EXPECT_EQ(engine.order, defaults.order);
+  EXPECT_EQ(engine.round_cost_us, defaults.round_cost_us);
+  EXPECT_EQ(engine.port_gbps, defaults.port_gbps);
+  EXPECT_EQ(engine.schedule, defaults.schedule);
+  EXPECT_EQ(engine.wire_dtype, defaults.wire_dtype);
+  EXPECT_EQ(engine.deterministic, defaults.deterministic);
+  EXPECT_EQ(engine.timeout, defaults.timeout);
+  EXPECT_FALSE(engine.record_trace);
+  EXPECT_FALSE(engine.check_only);
+}
+
+TEST(ServeOptions, EverySettingReachesTheEngine) {
+  const CommandLine command = parsed({"--plan",
+                                      "p.json",
+                                      "--order",
+                                      "rotation",
+                                      "--round-cost-us=2.5",
+                                      "--port-gbps",
+                                      "100",
+                                      "--cluster",
+                                      "c.toml",
+                                      "--schedule",
+                                      "serial",
+                                      "--wire-dtype",
+                                      "bfloat16",
+                                      "--deterministic",
+                                      "--timeout",
+                                      "1.5",
+                                      "--record-routing",
+                                      "r.json",
+                                      "--trace",
+                                      "t.json",
+                                      "--check"});
+  const EngineOptions engine = engine_options(command.options, {});
+  EXPECT_EQ(engine.placement, "file");
+  EXPECT_EQ(engine.plan_file, "p.json");
+  EXPECT_EQ(engine.order, OrderPolicy::kRotation);
+  EXPECT_EQ(engine.round_cost_us, 2.5);
+  EXPECT_EQ(engine.port_gbps, 100);
+  EXPECT_EQ(engine.cluster_file, "c.toml");
+  EXPECT_EQ(engine.schedule, Schedule::kSerial);
+  EXPECT_EQ(engine.wire_dtype, DType::kBFloat16);
+  EXPECT_TRUE(engine.deterministic);
+  EXPECT_EQ(engine.timeout, std::chrono::milliseconds(1500));
+  EXPECT_EQ(engine.record_routing, "r.json");
+  EXPECT_TRUE(engine.record_trace);
+  EXPECT_TRUE(engine.check_only);
+}
+
+TEST(ServeOptions, AFlagBeatsAVariable) {
+  const Environment environment = {"AURORA_ORDER=random", "AURORA_PORT_GBPS=40", "AURORA_DETERMINISTIC=1",
+                                   "HOME=/x"};
+  const CommandLine command = parsed({"--order", "exact", "--deterministic=false"}, environment);
+  EXPECT_EQ(command.options.order, OrderPolicy::kExact);
+  EXPECT_EQ(command.options.port_gbps, 40);
+  EXPECT_FALSE(command.options.deterministic);
+  EXPECT_EQ(source_of(command.sources, "order"), SettingSource::kFlag);
+  EXPECT_EQ(source_of(command.sources, "port_gbps"), SettingSource::kVariable);
+  EXPECT_EQ(source_of(command.sources, "schedule"), SettingSource::kDefault);
+}
+
+TEST(ServeOptions, EveryFlagHasAVariableThatSetsTheSame) {
+  ServeOptions listed;
+  std::set<std::string> keys;
+  for (const Field& field : serve_fields(listed)) {
+    EXPECT_TRUE(keys.insert(field.key).second) << field.key << " is listed twice";
+    std::string text = "3";
+    if (const auto* choice = std::get_if<ChoiceValue>(&field.value)) text = choice->names.front();
+    if (std::holds_alternative<bool*>(field.value)) text = "true";
+    if (field.key == "placement") text = "contiguous";
+    const std::vector<std::string> flag = {flag_name(field) + "=" + text};
+    const Environment variable = {variable_name(field) + "=" + text};
+    CommandLine by_flag;
+    CommandLine by_variable;
+    try {
+      by_flag = field.key == "models" ? parse_command_line(flag, {}) : parsed(flag);
+      by_variable = field.key == "models" ? parse_command_line({}, variable) : parsed({}, variable);
+    } catch (const Error& error) {
+      FAIL() << field.key << ": " << error.what();
+    }
+    EXPECT_EQ(source_of(by_flag.sources, field.key), SettingSource::kFlag);
+    EXPECT_EQ(source_of(by_variable.sources, field.key), SettingSource::kVariable);
+    const auto flags = serve_fields(by_flag.options);
+    const auto variables = serve_fields(by_variable.options);
+    for (std::size_t i = 0; i < flags.size(); ++i) EXPECT_EQ(toml_value(flags[i]), toml_value(variables[i]));
+  }
+}
+
+TEST(ServeOptions, ModelsAreSeparatedByCommasOrGivenAgain) {
+  EXPECT_EQ(parse_command_line({"--models", "a.cfg,b.cfg"}, {}).options.models,
+            (std::vector<std::string>{"a.cfg", "b.cfg"}));
+  EXPECT_EQ(parse_command_line({"--models", "a.cfg", "--models=b.cfg"}, {}).options.models,
+            (std::vector<std::string>{"a.cfg", "b.cfg"}));
+  EXPECT_NE(thrown_text([] { parse_command_line({"--models", "a.cfg,,b.cfg"}, {}); }), "");
+  const std::string none = thrown_text([] { parse_command_line({}, {}); });
+  EXPECT_NE(none.find("no model"), std::string::npos) << none;
+}
+
+TEST(ServeOptions, ModelKeysAreFlagsAndVariablesToo) {
+  const CommandLine command =
+      parsed({"--kv-cache-mb", "m=32", "--replay-routing", "m=r.json,n=s.json"}, {"AURORA_KV_CACHE_MB=16"});
+  ASSERT_EQ(command.overrides.size(), 4U);
+  EXPECT_EQ(command.overrides[0].text, "16");
+  EXPECT_EQ(command.overrides[0].source, SettingSource::kVariable);
+  EXPECT_EQ(command.overrides[1].key, "kv_cache_mb");
+  EXPECT_EQ(command.overrides[1].text, "m=32");
+  EXPECT_EQ(command.overrides[3].text, "n=s.json");
+}
+
+TEST(ServeOptions, MistakesNameTheFlagAndTheRemedy) {
+  EXPECT_EQ(failure_of({"--plcement", "auto"}),
+            "invalid argument: unknown flag --plcement; did you mean \"--placement\"?");
+  EXPECT_EQ(failure_of({"--order", "rotaton"}),
+            "invalid argument: --order: unknown name \"rotaton\"; did you mean \"rotation\"?");
+  EXPECT_EQ(failure_of({"--timeout", "soon"}),
+            "invalid argument: --timeout: expected a number above 0 and at most 86400, found \"soon\"");
+  EXPECT_EQ(failure_of({}, {"AURORA_RANKS=-3"}),
+            "invalid argument: AURORA_RANKS: expected an integer from 0 to 4096, found \"-3\"");
+  EXPECT_NE(failure_of({"b.cfg"}).find("unexpected argument \"b.cfg\""), std::string::npos);
+  EXPECT_NE(failure_of({"--order", "exact", "--order", "random"}).find("2 times"), std::string::npos);
+  EXPECT_NE(failure_of({"--order"}), "");
+  EXPECT_NE(failure_of({"--deterministic=maybe"}), "");
+  EXPECT_NE(failure_of({"--plan", "p", "--placement", "contiguous"}).find("drop one"), std::string::npos);
+  EXPECT_NE(failure_of({"--transport", "mpi", "--ranks", "2"}).find("mpirun -np"), std::string::npos);
+}
+
+TEST(ServeOptions, AVariableThatLooksLikeOursIsReported) {
+  const CommandLine command = parsed({}, {"AURORA_PLACMENT=auto", "AURORA_ORDER="});
+  EXPECT_EQ(command.unknown_variables,
+            std::vector<std::string>{"unknown variable AURORA_PLACMENT; did you mean \"AURORA_PLACEMENT\"?"});
+  EXPECT_EQ(source_of(command.sources, "order"), SettingSource::kDefault);
+}
+
+TEST(ServeOptions, HelpAndVersionArePrintedAndListEverything) {
+  const CommandLine help = parse_command_line({"--help"}, {});
+  EXPECT_EQ(help.action, CommandAction::kPrint);
+  ServeOptions listed;
+  for (const Field& field : serve_fields(listed)) {
+    EXPECT_NE(help.text.find(flag_name(field)), std::string::npos) << field.key;
+    EXPECT_NE(help.text.find(variable_name(field)), std::string::npos) << field.key;
+  }
+  const CommandLine version = parse_command_line({"--version"}, {});
+  EXPECT_EQ(version.action, CommandAction::kPrint);
+  EXPECT_EQ(version.text.rfind("aurora-serve 0.", 0), 0U) << version.text;
+}
+
+TEST(ServeOptions, AutoSaysWhatItChoseAndAMissingChoiceSaysWhatIsThere) {
+  EXPECT_EQ(resolve_backend("auto", {"cpu"}).name, "cpu");
+  EXPECT_NE(resolve_backend("auto", {"cpu"}).why, "");
+  EXPECT_EQ(resolve_backend("auto", {"cpu", "cuda"}).name, "cuda");
+  EXPECT_EQ(resolve_backend("cpu", {"cpu"}).why, "");
+  EXPECT_EQ(thrown_text([] { resolve_backend("cuda", {"cpu"}); }),
+            "unsupported: --backend cuda: not in this build, which has: cpu");
+  EXPECT_EQ(resolve_transport("auto", true).name, "mpi");
+  EXPECT_EQ(resolve_transport("auto", false).name, "threads");
+  EXPECT_EQ(resolve_transport("threads", true).name, "threads");
+  EXPECT_EQ(thrown_text([] { resolve_transport("nccl", true); }),
+            "unsupported: --transport nccl: not in this build, which has: mpi,threads");
+}
+
+TEST(ServeOptions, TheLauncherIsKnownByItsVariables) {
+  EXPECT_FALSE(is_started_by_mpi({"PATH=/bin", "OMPI_COMM_WORLD_SIZE_X=2"}));
+  EXPECT_TRUE(is_started_by_mpi({"OMPI_COMM_WORLD_SIZE=2", "OMPI_COMM_WORLD_RANK=1"}));
+  EXPECT_EQ(rank_from_environment({"OMPI_COMM_WORLD_RANK=1"}), 1);
+  EXPECT_EQ(rank_from_environment({"PMI_RANK=3"}), 3);
+  EXPECT_EQ(rank_from_environment({}), 0);
+}
+
+TEST(ServeOptions, TheDumpSaysWhoSetEachValue) {
+  const CommandLine command = parsed({"--order", "exact"}, {"AURORA_PORT_GBPS=40"});
+  std::vector<ModelConfiguration> models = {parse_model_configuration("path = 'tiny'", "a.cfg")};
+  const std::string text =
+      dump_configuration(command, models, {"cpu", "this build has no cuda backend"}, {"mpi", ""});
+  const auto line_of = [&](const std::string& key) {
+    const std::size_t start = text.find("\n" + key + " = ") + 1;
+    return text.substr(start, text.find('\n', start) - start);
+  };
+  EXPECT_EQ(line_of("order"), "order = \"exact\"                                 # flag --order");
+  EXPECT_EQ(line_of("port_gbps"),
+            "port_gbps = 40.0                                # variable AURORA_PORT_GBPS");
+  EXPECT_NE(line_of("schedule").find("# default"), std::string::npos);
+  EXPECT_NE(line_of("backend").find("\"cpu\""), std::string::npos);
+  EXPECT_NE(line_of("backend").find("# default, auto: this build has no cuda backend"), std::string::npos);
+  EXPECT_NE(line_of("path").find("# file"), std::string::npos);
+  EXPECT_NE(line_of("kv_cache_mb").find("# default"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace aurora
