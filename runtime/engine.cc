@@ -1,0 +1,246 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "kernels/backend_registry.h"
+#include "runtime/agreement.h"
+#include "runtime/deployment.h"
+#include "runtime/engine_protocol.h"
+#include "runtime/engine_report.h"
+#include "runtime/executor/served_model.h"
+#include "runtime/executor/step_executor.h"
+#include "runtime/executor/trace.h"
+#include "runtime/request_assigner.h"
+#include "runtime/transport/clock_offset.h"
+#include "runtime/transport/wait.h"
+
+namespace aurora {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Events kept per rank for --trace: about an hour of decode steps of two 4-layer models, 100 MB.
+constexpr std::size_t kTraceCapacity = std::size_t{1} << 21;
+/// How often an idle rank 0 looks at its feed, and tells the others that it lives.
+constexpr std::chrono::milliseconds kFeedPoll{1};
+constexpr std::chrono::seconds kHeartbeat{1};
+
+void check_options(const EngineOptions& options) {
+  const auto refuse = [](const std::string& text) { throw Error(ErrorKind::kInvalidArgument, text); };
+  if (options.models.empty()) refuse("no model is given; at least one is needed");
+  std::set<std::string> names;
+  for (const ModelOptions& model : options.models) {
+    if (!names.insert(model.name).second) {
+      refuse("two models are named \"" + model.name + "\"; give one another name in its configuration file");
+    }
+  }
+  if (options.wire_dtype != DType::kFloat32 && options.wire_dtype != DType::kBFloat16) {
+    refuse("wire dtype " + std::string(dtype_name(options.wire_dtype)) + " is neither float32 nor bfloat16");
+  }
+  if (!(options.port_gbps > 0))
+    refuse("port_gbps is " + std::to_string(options.port_gbps) + "; it must be positive");
+}
+
+}  // namespace
+
+struct Engine::State {
+  State(EngineOptions given, Transport& used_transport, Backend& used_backend)
+      : options(std::move(given)), transport(&used_transport), backend(&used_backend) {}
+
+  Deadline deadline() const { return Clock::now() + options.timeout; }
+  void open_models();
+  void make_plan();
+  void load_models();
+
+  StepCommand next_command(RequestAssigner& assigner, Clock::time_point& last_command);
+  StepCommand receive_command();
+  void distribute(const StepCommand& command);
+  StepReply take_step(const StepCommand& command);
+  void collect(const StepReply& mine, RequestAssigner* assigner, Clock::time_point step_start);
+  void serve(RequestFeed* feed);
+
+  EngineOptions options;
+  Transport* transport;
+  Backend* backend;
+  std::vector<std::unique_ptr<ServedModel>> models;
+  DeploymentPlan plan;
+  std::unique_ptr<TraceRecorder> trace;
+  std::vector<std::unique_ptr<ModelStep>> steps;
+  std::vector<ModelTotals> totals;  // rank 0, by model
+  ClockOffset clock_offset;
+  GatheredRun gathered;  // rank 0, after run
+};
+
+void Engine::State::open_models() {
+  check_options(options);
+  for (const ModelOptions& model : options.models) models.push_back(std::make_unique<ServedModel>(model));
+}
+
+void Engine::State::make_plan() {
+  std::string text;
+  agree(*transport, deadline(), "planning on rank 0", [&] {
+    if (transport->rank() == 0) text = plan_text(plan_deployment_of(options, models, transport->num_ranks()));
+  });
+  const auto bytes = broadcast(*transport, 0, std::as_bytes(std::span<const char>(text)), kPlanTag,
+                               deadline(), "deployment plan from rank 0");
+  plan = plan_from_text({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+void Engine::State::load_models() {
+  MoeSettings settings{.policy = exchange_policy_of(options),
+                       .wire_dtype = options.wire_dtype,
+                       .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
+                       .first_tag = kFirstExchangeTag,
+                       .model_index = 0};
+  for (std::size_t index = 0; index < models.size(); ++index) {
+    settings.model_index = index;
+    settings.first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(index * MoeBlock::kNumExchanges);
+    const ModelPlacement* placement = plan.find(models[index]->options().name);
+    check(placement != nullptr, "the plan places every model");
+    models[index]->load(*placement, settings, *transport, *backend);
+    if (!options.record_routing.empty()) models[index]->record_routing();
+    steps.push_back(std::make_unique<ModelStep>(*models[index], index, *trace));
+  }
+}
+
+/// Rank 0: what to do next. Waits for work while the feed is open, but not longer than a heartbeat.
+StepCommand Engine::State::next_command(RequestAssigner& assigner, Clock::time_point& last_command) {
+  for (;;) {
+    StepCommand command;
+    command.requests = assigner.assign();
+    command.active_models = assigner.active_models();
+    if (!command.active_models.empty()) {
+      command.kind = StepCommand::Kind::kStep;
+    } else if (assigner.is_finished()) {
+      command.kind = StepCommand::Kind::kStop;
+    } else if (Clock::now() - last_command < kHeartbeat) {
+      transport->progress();
+      std::this_thread::sleep_for(kFeedPoll);
+      continue;
+    }
+    last_command = Clock::now();
+    return command;
+  }
+}
+
+void Engine::State::distribute(const StepCommand& command) {
+  ByteWriter writer;
+  serialize(command, writer);
+  broadcast(*transport, 0, writer.bytes(), kCommandTag, deadline(), "step command to all ranks");
+}
+
+StepCommand Engine::State::receive_command() {
+  const auto bytes =
+      broadcast(*transport, 0, {}, kCommandTag, deadline(), "step command from rank 0", kFeedPoll);
+  ByteReader reader(bytes);
+  return read_step_command(reader);
+}
+
+StepReply Engine::State::take_step(const StepCommand& command) {
+  for (const RoutedRequest& routed : command.requests) {
+    if (routed.rank == transport->rank()) models[routed.model_index]->batcher().add(routed.request);
+  }
+  std::vector<ModelStep*> active;
+  for (const std::int32_t model : command.active_models) active.push_back(steps[model].get());
+  run_step(active, models.size(), options.schedule, options.timeout, *transport);
+  StepReply reply;
+  reply.progress.resize(models.size());
+  reply.exchanges.resize(models.size());
+  for (ModelStep* step : active) {
+    reply.progress[step->model_index()] = step->take_progress();
+    reply.exchanges[step->model_index()] = step->exchanges();
+  }
+  return reply;
+}
+
+/// Gathers the replies of a step on rank 0 and applies them.
+void Engine::State::collect(const StepReply& mine, RequestAssigner* assigner, Clock::time_point step_start) {
+  ByteWriter writer;
+  serialize(mine, writer);
+  const auto all = gather(*transport, 0, writer.bytes(), kReplyTag, deadline(), "step replies");
+  if (assigner == nullptr) return;
+  std::vector<StepReply> replies;
+  for (const auto& bytes : all) {
+    ByteReader reader(bytes);
+    replies.push_back(read_step_reply(reader));
+  }
+  for (std::size_t model = 0; model < models.size(); ++model) {
+    totals[model].add_step(replies, model, models[model]->num_moe_layers());
+    for (int rank = 0; rank < transport->num_ranks(); ++rank) {
+      assigner->absorb(rank, static_cast<std::int32_t>(model), std::move(replies[rank].progress[model]),
+                       step_start);
+    }
+  }
+}
+
+void Engine::State::serve(RequestFeed* feed) {
+  const bool is_root = transport->rank() == 0;
+  check(is_root == (feed != nullptr), "rank 0, and no other, has a feed");
+  std::unique_ptr<RequestAssigner> assigner;
+  if (is_root) assigner = std::make_unique<RequestAssigner>(models, transport->num_ranks(), *feed);
+  const Clock::time_point start = Clock::now();
+  Clock::time_point last_command = start;
+  for (;;) {
+    const StepCommand command = is_root ? next_command(*assigner, last_command) : receive_command();
+    if (is_root) distribute(command);
+    if (command.kind == StepCommand::Kind::kStop) break;
+    if (command.kind == StepCommand::Kind::kIdle) continue;
+    const StepReply reply = take_step(command);
+    collect(reply, assigner.get(), last_command);
+  }
+  const double wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  gathered = gather_run(*transport, deadline(),
+                        {.models = models, .trace = *trace, .clock_offset = clock_offset.offset});
+  if (!is_root) return;
+  build_report(gathered, {.models = models,
+                          .totals = totals,
+                          .counts = assigner->counts(),
+                          .wall_seconds = wall_seconds,
+                          .num_ranks = transport->num_ranks()});
+  if (!options.record_routing.empty()) write_routing(gathered, options.record_routing, models);
+}
+
+Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)
+    : state_(std::make_unique<State>(std::move(options), transport, backend)) {
+  State& state = *state_;
+  agree(transport, state.deadline(), "opening the models", [&] { state.open_models(); });
+  state.make_plan();
+  state.trace =
+      std::make_unique<TraceRecorder>(state.models.size(), state.options.record_trace ? kTraceCapacity : 0);
+  state.totals.resize(state.models.size());
+  if (state.options.check_only) return;
+  agree(transport, state.deadline(), "loading the models", [&] { state.load_models(); });
+  state.clock_offset = estimate_clock_offset(transport, 0, kClockTag, state.deadline());
+}
+
+Engine::~Engine() = default;
+
+const DeploymentPlan& Engine::plan() const { return state_->plan; }
+
+void Engine::run(RequestFeed* feed) {
+  try {
+    state_->serve(feed);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kAborted) {
+      state_->transport->abort(error.what());
+    }
+    throw;
+  } catch (const std::exception& error) {
+    state_->transport->abort(error.what());
+    throw;
+  }
+}
+
+const EngineReport& Engine::report() const { return state_->gathered.report; }
+
+std::vector<ModelTraffic> Engine::traffic() const { return state_->gathered.traffic; }
+
+std::string Engine::trace_json() const {
+  std::vector<std::string> names;
+  for (const auto& model : state_->models) names.push_back(model->options().name);
+  return write_trace_json(state_->gathered.traces, names);
+}
+
+}  // namespace aurora

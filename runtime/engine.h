@@ -1,9 +1,9 @@
 // The engine: one object per rank, together a server for several MoE language models.
 //
 // All ranks construct an Engine with the same options and call `run`; rank 0 passes the feed. Construction is
-// collective: it loads, plans and agrees; when any rank fails, all ranks throw, the failing one with the cause and
-// the others with kAborted naming it. Attention is data-parallel (a request lives on one rank), experts are spread
-// over all ranks as the plan says.
+// collective: it loads, plans and agrees; when any rank fails, all ranks throw, the failing one with the
+// cause and the others with kAborted naming it. Attention is data-parallel (a request lives on one rank),
+// experts are spread over all ranks as the plan says.
 #pragma once
 
 #include <chrono>
@@ -16,34 +16,16 @@
 
 #include "kernels/backend.h"
 #include "kernels/dtype.h"
+#include "runtime/model_options.h"
 #include "runtime/request.h"
 #include "runtime/transport/transport.h"
 #include "scheduler/plan.h"
 
 namespace aurora {
 
-/// One model to serve. Defaults here are the defaults of the configuration file.
-struct ModelOptions {
-  std::string name;                  // unique; the checkpoint folder's name when the file names none
-  std::filesystem::path checkpoint;  // folder
-  DType dtype = DType::kFloat32;     // of weights and compute
-  std::int64_t max_batch_tokens = 512;    // tokens that one rank processes in one step, prefill chunks included
-  std::int64_t max_batch_requests = 64;   // requests running at once on one rank
-  std::int64_t max_sequence_tokens = 0;   // prompt + answer; 0: what the model allows
-  std::int64_t kv_cache_bytes = std::int64_t{64} << 20;  // per rank
-  std::int64_t kv_block_tokens = 16;
-  std::filesystem::path traffic;          // past traffic to plan from; empty: none
-  std::filesystem::path replay_routing;   // expert ids come from this routing record; empty: from the gate
-};
-
-enum class Schedule : std::uint8_t {
-  kSerial,     // a step of one model, then a step of the other
-  kColocated,  // phases of all models interleaved
-};
-
 struct EngineOptions {
   std::vector<ModelOptions> models;
-  std::string placement = "auto";  // auto, contiguous, ... (scheduler's table), or "file" with plan_file
+  std::string placement = "auto";   // auto, contiguous, ... (scheduler's table), or "file" with plan_file
   std::filesystem::path plan_file;  // read the placement from here instead
   OrderPolicy order = OrderPolicy::kAurora;
   double round_cost_us = 10;
@@ -52,10 +34,11 @@ struct EngineOptions {
   DType wire_dtype = DType::kFloat32;
   bool deterministic = false;
   bool record_trace = false;
-  std::filesystem::path record_routing;  // empty: do not record
+  std::filesystem::path record_routing;      // empty: do not record
   std::chrono::milliseconds timeout{60000};  // deadline of every wait for another rank
   std::filesystem::path cluster_file;  // ports and speeds of the GPUs; empty: all alike, ports of port_gbps
-  bool check_only = false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
+  bool check_only =
+      false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
 };
 
 struct ExpertLoad {
@@ -76,10 +59,10 @@ struct EngineReport {
     double tokens_per_second = 0;  // generated, over wall time
     // Exchanges of this model, dispatch and combine together.
     std::int64_t num_exchanges = 0;
-    std::int64_t exchanged_bytes = 0;          // that left a rank
+    std::int64_t exchanged_bytes = 0;              // that left a rank
     std::int64_t bytes_without_deduplication = 0;  // had every (token, expert) pair travelled by itself
-    double bound_seconds = 0;                  // sum of makespan bounds at port_gbps
-    double achieved_seconds = 0;               // sum of the slowest rank's times
+    double bound_seconds = 0;                      // sum of makespan bounds at port_gbps
+    double achieved_seconds = 0;                   // sum of the slowest rank's times
     std::vector<std::pair<std::string, double>> phase_seconds;  // by phase name, mean over ranks
     std::vector<std::vector<std::int64_t>> expert_tokens;       // [moe layer][expert]
   };
@@ -98,8 +81,8 @@ class Engine {
 
   const DeploymentPlan& plan() const;
 
-  /// Collective: serves until the feed is exhausted and every request is answered. `feed` is used on rank 0 and
-  /// null elsewhere. Throws on a rank's failure, on every rank.
+  /// Collective: serves until the feed is exhausted and every request is answered. `feed` is used on rank 0
+  /// and null elsewhere. Throws on a rank's failure, on every rank.
   void run(RequestFeed* feed);
 
   /// Rank 0, after `run`.

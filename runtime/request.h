@@ -1,5 +1,5 @@
-// What a client asks for and what it gets: the vocabulary between the doors (launch/, later the C and Python APIs)
-// and the engine.
+// What a client asks for and what it gets: the vocabulary between the doors (launch/, later the C and Python
+// APIs) and the engine.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ namespace aurora {
 using RequestId = std::uint64_t;
 
 struct SamplingParams {
-  float temperature = 0;         // 0: greedy
-  std::int32_t top_k = 0;        // 0: all
-  float top_p = 1;               // in (0, 1]
-  std::uint64_t seed = 0;        // the same seed, prompt and parameters give the same tokens
-  std::int32_t max_tokens = 16;  // at least 1
+  float temperature = 0;          // 0: greedy
+  std::int32_t top_k = 0;         // 0: all
+  float top_p = 1;                // in (0, 1]
+  std::uint64_t seed = 0;         // the same seed, prompt and parameters give the same tokens
+  std::int32_t max_tokens = 16;   // at least 1
   std::vector<std::string> stop;  // generation ends before the first of these; not part of the text
   bool ignore_eos = false;
 };
@@ -54,7 +54,8 @@ struct GenerationResult {
   FinishReason finish_reason = FinishReason::kLength;
   std::int64_t prompt_tokens = 0;
   RequestTiming timing;
-  std::optional<std::string> error;  // set: the request failed alone and everything above but id and model is empty
+  std::optional<std::string>
+      error;  // set: the request failed alone and everything above but id and model is empty
 };
 
 /// Where rank 0's engine gets requests and leaves answers. Called from the engine's thread only.

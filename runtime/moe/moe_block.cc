@@ -50,8 +50,12 @@ void MoeBlock::begin(const MoeInput& input) {
   check(is_done(), "a MoE block begins when the one before it is done");
   input_ = input;
   statistics_ = {};
-  submit_gate();
-  phase_ = Phase::kGate;
+  enter(Phase::kGate);
+}
+
+void MoeBlock::enter(Phase phase) {
+  phase_ = phase;
+  is_submitted_ = false;
 }
 
 bool MoeBlock::advance(SubmissionOrder& order) {
@@ -66,6 +70,10 @@ bool MoeBlock::advance(SubmissionOrder& order) {
       return finish_experts(order);
     case Phase::kCombine:
       return finish_combine();
+    case Phase::kAggregation:
+      submit_aggregation();
+      enter(Phase::kDone);
+      return true;
     default:
       return false;
   }
@@ -101,6 +109,8 @@ void MoeBlock::submit_gate() {
 }
 
 bool MoeBlock::finish_gate(SubmissionOrder& order) {
+  if (!is_submitted_) submit_gate();
+  is_submitted_ = true;
   if (!computed_->is_complete() || !order.is_turn_of(settings_.model_index)) return false;
   route_tokens({.expert_ids = host_expert_ids_,
                 .weights = host_weights_,
@@ -110,9 +120,8 @@ bool MoeBlock::finish_gate(SubmissionOrder& order) {
                 .return_mode = settings_.return_mode},
                source_);
   post_counts();
-  is_packed_ = false;
   order.advance();
-  phase_ = Phase::kCounts;
+  enter(Phase::kCounts);
   return true;
 }
 
@@ -137,12 +146,12 @@ void MoeBlock::post_counts() {
 }
 
 bool MoeBlock::finish_counts(SubmissionOrder& order) {
-  if (!is_packed_) {
+  if (!is_submitted_) {
     if (!transport_->test(counts_ticket_)) return false;
     counts_ticket_ = {};
     lay_out_messages();
     submit_packing();
-    is_packed_ = true;
+    is_submitted_ = true;
   }
   if (!computed_->is_complete() || !order.is_turn_of(settings_.model_index)) return false;
   const PlannedExchange planned =
@@ -152,8 +161,7 @@ bool MoeBlock::finish_counts(SubmissionOrder& order) {
   exchange_dispatch_.start(
       planned.order, {send_space_.reserve(0), send_offsets_, receive_space_.reserve(0), receive_offsets_});
   order.advance();
-  submit_shared_expert();
-  phase_ = Phase::kDispatch;
+  enter(Phase::kDispatch);
   return true;
 }
 
@@ -237,20 +245,20 @@ void MoeBlock::submit_shared_expert() {
 }
 
 bool MoeBlock::finish_dispatch() {
+  if (!is_submitted_) submit_shared_expert();
+  is_submitted_ = true;
   if (!exchange_dispatch_.advance()) return false;
   statistics_.seconds += seconds_since(exchange_start_);
+  enter(Phase::kExperts);
+  return true;
+}
+
+void MoeBlock::submit_experts() {
   const std::size_t received_bytes = static_cast<std::size_t>(num_received_rows_) * layout_.row_bytes();
   const auto experts = input_.experts->weights(input_.moe_layer);
   group_received_rows({receive_space_.reserve(0), received_bytes}, layout_,
                       input_.experts->local_index(input_.moe_layer), static_cast<int>(experts.size()),
                       received_);
-  submit_experts();
-  phase_ = Phase::kExperts;
-  return true;
-}
-
-void MoeBlock::submit_experts() {
-  const auto experts = input_.experts->weights(input_.moe_layer);
   const auto num_pairs = static_cast<std::int64_t>(received_.row_indices.size());
   const Tensor rows(receive_space_.reserve(0), layout_.wire_dtype(),
                     {num_received_rows_, layout_.row_elements()});
@@ -310,6 +318,8 @@ void MoeBlock::submit_returns(std::int32_t first_row, std::int32_t end_row, std:
 }
 
 bool MoeBlock::finish_experts(SubmissionOrder& order) {
+  if (!is_submitted_) submit_experts();
+  is_submitted_ = true;
   if (!computed_->is_complete() || !order.is_turn_of(settings_.model_index)) return false;
   const bool per_pair = settings_.return_mode == ReturnMode::kPerPair;
   planned_combine_ =
@@ -319,15 +329,14 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
   exchange_combine_.start(planned_combine_.order, {return_send_space_.reserve(0), return_send_offsets_,
                                                    return_space_.reserve(0), return_offsets_});
   order.advance();
-  phase_ = Phase::kCombine;
+  enter(Phase::kCombine);
   return true;
 }
 
 bool MoeBlock::finish_combine() {
   if (!exchange_combine_.advance()) return false;
   statistics_.seconds += seconds_since(exchange_start_);
-  submit_aggregation();
-  phase_ = Phase::kDone;
+  enter(Phase::kAggregation);
   return true;
 }
 

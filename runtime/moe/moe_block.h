@@ -83,6 +83,7 @@ class MoeBlock {
   bool advance(SubmissionOrder& order);
   bool is_done() const { return phase_ == Phase::kDone; }
   Phase phase() const { return phase_; }
+  const RowLayout& row_layout() const { return layout_; }
 
   /// Of the current or last block, valid once the gate is done: [num_tokens, top_k].
   std::span<const std::int32_t> expert_ids() const { return host_expert_ids_; }
@@ -99,6 +100,7 @@ class MoeBlock {
   bool finish_experts(SubmissionOrder& order);
   bool finish_combine();
 
+  void enter(Phase phase);
   void submit_gate();
   void post_counts();
   void lay_out_messages();
@@ -131,7 +133,7 @@ class MoeBlock {
   ReceivedRouting received_;
   CountMatrix counts_;
   Ticket counts_ticket_;
-  bool is_packed_ = false;  // within the counts phase: rows are being packed for the dispatch
+  bool is_submitted_ = false;  // the current phase's own compute has been submitted
   Exchange exchange_dispatch_;
   Exchange exchange_combine_;
   PlannedExchange planned_combine_;

@@ -1,0 +1,17 @@
+// All ranks succeed or all fail: one message names the cause, on the rank that has it.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "kernels/backend.h"
+#include "runtime/transport/transport.h"
+
+namespace aurora {
+
+/// Runs `work` on every rank and then exchanges how it went. When it threw on any rank, every rank throws:
+/// the lowest failing rank its own error, prefixed with its number, and all others kAborted naming that rank
+/// and its error. Collective.
+void agree(Transport& transport, Deadline deadline, std::string_view what, const std::function<void()>& work);
+
+}  // namespace aurora

@@ -1,0 +1,99 @@
+#include "runtime/engine_protocol.h"
+
+namespace aurora {
+namespace {
+
+void write_request(const RoutedRequest& routed, ByteWriter& writer) {
+  const SamplingParams& sampling = routed.request.sampling;
+  writer.write(routed.rank);
+  writer.write(routed.model_index);
+  writer.write(routed.request.id);
+  writer.write(routed.request.prompt);
+  writer.write(sampling.temperature);
+  writer.write(sampling.top_k);
+  writer.write(sampling.top_p);
+  writer.write(sampling.seed);
+  writer.write(sampling.max_tokens);
+  writer.write(sampling.ignore_eos);
+  writer.write<std::uint64_t>(sampling.stop.size());
+  for (const std::string& stop : sampling.stop) writer.write(stop);
+}
+
+RoutedRequest read_request(ByteReader& reader) {
+  RoutedRequest routed;
+  SamplingParams& sampling = routed.request.sampling;
+  routed.rank = reader.read<std::int32_t>();
+  routed.model_index = reader.read<std::int32_t>();
+  routed.request.id = reader.read<RequestId>();
+  routed.request.prompt = reader.read_vector<TokenId>();
+  sampling.temperature = reader.read<float>();
+  sampling.top_k = reader.read<std::int32_t>();
+  sampling.top_p = reader.read<float>();
+  sampling.seed = reader.read<std::uint64_t>();
+  sampling.max_tokens = reader.read<std::int32_t>();
+  sampling.ignore_eos = reader.read<bool>();
+  const auto num_stops = reader.read<std::uint64_t>();
+  for (std::uint64_t i = 0; i < num_stops; ++i) sampling.stop.push_back(reader.read_string());
+  return routed;
+}
+
+void write_progress(const RequestProgress& progress, ByteWriter& writer) {
+  writer.write(progress.id);
+  writer.write(progress.has_started);
+  writer.write(progress.token_ids);
+  writer.write(progress.text);
+  writer.write(progress.is_finished);
+  writer.write(progress.finish_reason);
+}
+
+RequestProgress read_progress(ByteReader& reader) {
+  RequestProgress progress;
+  progress.id = reader.read<RequestId>();
+  progress.has_started = reader.read<bool>();
+  progress.token_ids = reader.read_vector<TokenId>();
+  progress.text = reader.read_string();
+  progress.is_finished = reader.read<bool>();
+  progress.finish_reason = reader.read<FinishReason>();
+  return progress;
+}
+
+}  // namespace
+
+void serialize(const StepCommand& command, ByteWriter& writer) {
+  writer.write(command.kind);
+  writer.write(command.active_models);
+  writer.write<std::uint64_t>(command.requests.size());
+  for (const RoutedRequest& routed : command.requests) write_request(routed, writer);
+}
+
+StepCommand read_step_command(ByteReader& reader) {
+  StepCommand command;
+  command.kind = reader.read<StepCommand::Kind>();
+  command.active_models = reader.read_vector<std::int32_t>();
+  const auto num_requests = reader.read<std::uint64_t>();
+  for (std::uint64_t i = 0; i < num_requests; ++i) command.requests.push_back(read_request(reader));
+  return command;
+}
+
+void serialize(const StepReply& reply, ByteWriter& writer) {
+  writer.write<std::uint64_t>(reply.progress.size());
+  for (std::size_t model = 0; model < reply.progress.size(); ++model) {
+    writer.write<std::uint64_t>(reply.progress[model].size());
+    for (const RequestProgress& progress : reply.progress[model]) write_progress(progress, writer);
+    writer.write(reply.exchanges[model]);
+  }
+}
+
+StepReply read_step_reply(ByteReader& reader) {
+  StepReply reply;
+  const auto num_models = reader.read<std::uint64_t>();
+  for (std::uint64_t model = 0; model < num_models; ++model) {
+    auto& progress = reply.progress.emplace_back();
+    const auto num_requests = reader.read<std::uint64_t>();
+    for (std::uint64_t i = 0; i < num_requests; ++i) progress.push_back(read_progress(reader));
+    reply.exchanges.push_back(reader.read<ExchangeStatistics>());
+  }
+  return reply;
+}
+
+}  // namespace aurora

@@ -1,0 +1,161 @@
+#include "runtime/executor/model_step.h"
+
+namespace aurora {
+
+ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace)
+    : model_(&model),
+      model_index_(model_index),
+      trace_(&trace),
+      sampled_event_(model.backend().create_event()),
+      sampled_space_(model.backend()) {}
+
+void ModelStep::begin() {
+  check(is_done(), "a step begins when the one before it is done");
+  mark_ns_ = trace_clock_ns();
+  exchanges_ = {};
+  progress_.clear();
+  batch_ = &model_->batcher().form_batch();
+  model_->decoder().begin(*batch_);
+  layer_ = 0;
+  moe_layer_ = 0;
+  enter_layer();
+}
+
+void ModelStep::enter_layer() {
+  stage_ = layer_ == model_->config().num_layers ? Stage::kHead : Stage::kAttention;
+}
+
+Phase ModelStep::phase() const {
+  switch (stage_) {
+    case Stage::kAttention:
+      return Phase::kAttention;
+    case Stage::kMoe:
+      return model_->moe_block().phase();
+    case Stage::kHead:
+    case Stage::kSampling:
+      return Phase::kHead;
+    case Stage::kDone:
+      break;
+  }
+  return Phase::kDone;
+}
+
+bool ModelStep::advance(SubmissionOrder& order) {
+  switch (stage_) {
+    case Stage::kAttention:
+      model_->decoder().attend(layer_);
+      if (model_->config().is_moe_layer[layer_]) {
+        begin_moe();
+      } else {
+        model_->decoder().dense_ffn(layer_++);
+        enter_layer();
+      }
+      mark(Phase::kAttention);
+      return true;
+    case Stage::kMoe:
+      return advance_moe(order);
+    case Stage::kHead:
+      submit_head();
+      return true;
+    case Stage::kSampling:
+      return finish_sampling();
+    case Stage::kDone:
+      break;
+  }
+  return false;
+}
+
+void ModelStep::begin_moe() {
+  const Decoder& decoder = model_->decoder();
+  if (model_->replay() != nullptr) {
+    model_->replay()->expert_ids(moe_layer_, model_->batcher().origins(), given_ids_);
+  }
+  if (observer_ != nullptr) {
+    drain_stream();
+    observer_->on_moe_input(moe_layer_, *batch_, decoder.normalized(), decoder.residual());
+  }
+  model_->moe_block().begin({.moe_layer = moe_layer_,
+                             .weights = &model_->weights().layers[layer_].moe,
+                             .experts = &model_->experts(),
+                             .placement = &model_->placement().layers[moe_layer_],
+                             .normalized = decoder.normalized(),
+                             .residual = decoder.residual(),
+                             .given_expert_ids = given_ids_});
+  marked_bytes_ = 0;
+  stage_ = Stage::kMoe;
+}
+
+bool ModelStep::advance_moe(SubmissionOrder& order) {
+  MoeBlock& block = model_->moe_block();
+  const Phase before = block.phase();
+  if (!block.advance(order)) return false;
+  const bool is_exchange = before == Phase::kDispatch || before == Phase::kCombine;
+  mark(before, is_exchange ? block.statistics().sent_bytes - marked_bytes_ : 0);
+  if (is_exchange) marked_bytes_ = block.statistics().sent_bytes;
+  if (block.is_done()) finish_moe();
+  return true;
+}
+
+void ModelStep::finish_moe() {
+  const MoeBlock& block = model_->moe_block();
+  const ExchangeStatistics& statistics = block.statistics();
+  exchanges_.sent_bytes += statistics.sent_bytes;
+  exchanges_.undeduplicated_bytes += statistics.undeduplicated_bytes;
+  exchanges_.seconds += statistics.seconds;
+  exchanges_.bound_seconds += statistics.bound_seconds;
+  model_->traffic().record(moe_layer_, block.expert_ids());
+  if (RoutingCollector* collector = model_->collector()) {
+    collector->record(moe_layer_, model_->batcher().origins(), block.expert_ids());
+  }
+  if (observer_ != nullptr) {
+    drain_stream();
+    observer_->on_moe_output(moe_layer_, *batch_, block.router_logits(), model_->decoder().residual());
+  }
+  ++layer_;
+  ++moe_layer_;
+  enter_layer();
+}
+
+void ModelStep::submit_head() {
+  const std::int64_t outputs = batch_->num_outputs();
+  sampled_.resize(static_cast<std::size_t>(outputs));
+  if (outputs > 0) {
+    Backend& backend = model_->backend();
+    const Tensor logits = model_->decoder().head();
+    if (observer_ != nullptr) {
+      drain_stream();
+      observer_->on_logits(*batch_, logits);
+    }
+    const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
+    backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
+    backend.copy(model_->stream(), sampled_.data(), ids.bytes(), ids.size_bytes());
+  }
+  model_->stream().record(*sampled_event_);
+  stage_ = Stage::kSampling;
+}
+
+bool ModelStep::finish_sampling() {
+  if (!sampled_event_->is_complete()) return false;
+  progress_ = model_->batcher().accept(sampled_);
+  stage_ = Stage::kDone;
+  mark(Phase::kHead);
+  return true;
+}
+
+void ModelStep::mark(Phase phase, std::int64_t bytes) {
+  const std::int64_t now = trace_clock_ns();
+  const auto layer = phase == Phase::kHead ? kNoLayer : static_cast<std::int32_t>(layer_);
+  trace_->record({.model_index = static_cast<std::int32_t>(model_index_),
+                  .layer = layer,
+                  .phase = phase,
+                  .start_ns = mark_ns_,
+                  .end_ns = now,
+                  .bytes = bytes});
+  mark_ns_ = now;
+}
+
+void ModelStep::drain_stream() {
+  model_->stream().synchronize(std::chrono::steady_clock::now() + std::chrono::minutes(1));
+}
+
+}  // namespace aurora

@@ -1,0 +1,88 @@
+// One step of one model on one rank as a resumable sequence of phases: attention, the MoE block's phases,
+// layer after layer, then head. Records what it routed and how long each phase took.
+//
+// All ranks step the same models at the same time, with tokens or without, because every rank hosts experts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/executor/served_model.h"
+#include "runtime/executor/trace.h"
+#include "runtime/moe/phase.h"
+#include "runtime/transport/submission_order.h"
+
+namespace aurora {
+
+/// Receives copies of a step's inner values; for tests against reference activations.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  /// MoE block of `moe_layer`: its input and router logits, and the residual stream before it.
+  virtual void on_moe_input(int moe_layer, const StepBatch& batch, const Tensor& normalized,
+                            const Tensor& residual) = 0;
+  virtual void on_moe_output(int moe_layer, const StepBatch& batch, const Tensor& router_logits,
+                             const Tensor& residual) = 0;
+  virtual void on_logits(const StepBatch& batch, const Tensor& logits) = 0;
+};
+
+class ModelStep {
+ public:
+  ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace);
+
+  /// Forms the batch and starts. `is_done` until then.
+  void begin();
+  /// Does the next thing that can be done without blocking; false when there was none.
+  bool advance(SubmissionOrder& order);
+  bool is_done() const { return stage_ == Stage::kDone; }
+
+  /// Exchanges that this step submits, the same on every rank.
+  std::int64_t num_exchanges() const {
+    return std::int64_t{MoeBlock::kNumExchanges} * model_->num_moe_layers();
+  }
+  std::size_t model_index() const { return model_index_; }
+  Phase phase() const;
+  std::int64_t layer() const { return layer_; }
+
+  /// After the step: what it did for each request, and what its exchanges carried.
+  std::vector<RequestProgress> take_progress() { return std::move(progress_); }
+  const ExchangeStatistics& exchanges() const { return exchanges_; }
+  std::int64_t num_tokens() const { return batch_ == nullptr ? 0 : batch_->num_tokens(); }
+
+  /// Null for none. Synchronises the stream at every call of it.
+  void observe(StepObserver* observer) { observer_ = observer; }
+
+ private:
+  enum class Stage : std::uint8_t { kAttention, kMoe, kHead, kSampling, kDone };
+
+  void enter_layer();
+  void begin_moe();
+  bool advance_moe(SubmissionOrder& order);
+  void finish_moe();
+  void submit_head();
+  bool finish_sampling();
+  void mark(Phase phase, std::int64_t bytes = 0);
+  void drain_stream();
+
+  ServedModel* model_;
+  std::size_t model_index_;
+  TraceRecorder* trace_;
+  StepObserver* observer_ = nullptr;
+
+  Stage stage_ = Stage::kDone;
+  const StepBatch* batch_ = nullptr;
+  std::int64_t layer_ = 0;
+  int moe_layer_ = 0;
+  std::vector<std::int32_t> given_ids_;
+  std::unique_ptr<Event> sampled_event_;
+  Workspace sampled_space_;
+  std::vector<TokenId> sampled_;
+  std::vector<RequestProgress> progress_;
+  ExchangeStatistics exchanges_;
+  std::int64_t mark_ns_ = 0;       // end of the last recorded phase
+  std::int64_t marked_bytes_ = 0;  // of the current block's exchanges, already recorded
+};
+
+}  // namespace aurora

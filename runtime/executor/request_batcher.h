@@ -1,0 +1,101 @@
+// Continuous batching of one model on one rank: which tokens of which sequences the next step computes.
+//
+// Requests join and leave at every step. A step first takes one token of every sequence that is generating,
+// then chunks of prompts, up to `max_batch_tokens`. A sequence that cannot get cache blocks preempts the
+// youngest running one: its blocks are returned, it waits in front of the queue, and when it resumes, prompt
+// and answer so far are computed again, which gives the same continuation.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "runtime/executor/answer_text.h"
+#include "runtime/model/decoder.h"
+#include "runtime/model/kv_cache.h"
+#include "runtime/request.h"
+
+namespace aurora {
+
+struct BatchLimits {
+  std::int64_t max_batch_tokens = 512;
+  std::int64_t max_batch_requests = 64;
+};
+
+/// A request as a rank gets it: tokenised and validated by rank 0.
+struct AssignedRequest {
+  RequestId id = 0;
+  std::vector<TokenId> prompt;
+  SamplingParams sampling;
+};
+
+/// What a step did for one request.
+struct RequestProgress {
+  RequestId id = 0;
+  bool has_started = false;  // its first step was taken just now
+  std::vector<TokenId> token_ids = {};
+  std::string text = {};  // became final
+  bool is_finished = false;
+  FinishReason finish_reason = FinishReason::kLength;
+};
+
+/// Whose token a row of the batch is.
+struct TokenOrigin {
+  RequestId request = 0;
+  std::int32_t position = 0;
+};
+
+class RequestBatcher {
+ public:
+  /// `tokenizer` may be null. References must outlive the batcher.
+  RequestBatcher(const BatchLimits& limits, std::vector<TokenId> eos_token_ids, const Tokenizer* tokenizer,
+                 KvCache& cache);
+  ~RequestBatcher();
+
+  /// Queues a request. The caller has checked that it fits the cache by itself.
+  void add(AssignedRequest request);
+  bool is_idle() const { return running_.empty() && waiting_.empty(); }
+  std::int64_t num_requests() const { return static_cast<std::int64_t>(running_.size() + waiting_.size()); }
+  std::int64_t num_preemptions() const { return num_preemptions_; }
+
+  /// Chooses the next step's tokens. The batch may be empty. Valid until the next call.
+  const StepBatch& form_batch();
+  /// Of the formed batch: how each wanted row is sampled, [num_outputs].
+  std::span<const SamplingRow> sampling_rows() const { return sampling_rows_; }
+  /// Of the formed batch: [num_tokens].
+  std::span<const TokenOrigin> origins() const { return origins_; }
+
+  /// Takes the sampled tokens, [num_outputs], advances every sequence of the batch and says what happened.
+  std::vector<RequestProgress> accept(std::span<const TokenId> sampled);
+
+ private:
+  struct Sequence;
+  using SequencePtr = std::unique_ptr<Sequence>;
+
+  void schedule_running(bool generating, std::int64_t& budget);
+  void admit_waiting(std::int64_t& budget);
+  bool reserve_blocks(Sequence& sequence, std::int64_t num_tokens);
+  bool preempt_youngest(const Sequence& in_favour_of);
+  void schedule(Sequence& sequence, std::int64_t num_tokens);
+  void append_rows(const Sequence& sequence);
+  RequestProgress take_token(Sequence& sequence, TokenId token);
+
+  BatchLimits limits_;
+  std::vector<TokenId> eos_token_ids_;
+  const Tokenizer* tokenizer_;
+  KvCache* cache_;
+  std::deque<SequencePtr> waiting_;
+  std::vector<SequencePtr> running_;  // oldest first
+  std::vector<Sequence*> scheduled_;  // this step's, in row order
+  StepBatch batch_;
+  std::vector<SamplingRow> sampling_rows_;
+  std::vector<TokenOrigin> origins_;
+  std::int64_t num_preemptions_ = 0;
+};
+
+}  // namespace aurora

@@ -1,0 +1,111 @@
+#include "runtime/executor/served_model.h"
+
+#include <algorithm>
+
+namespace aurora {
+namespace {
+
+std::optional<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
+  if (!std::filesystem::exists(folder / "tokenizer.json")) return std::nullopt;
+  return Tokenizer::load(folder);
+}
+
+}  // namespace
+
+ServedModel::ServedModel(const ModelOptions& options)
+    : options_(options),
+      config_(read_model_config(options.checkpoint)),
+      checkpoint_(Checkpoint::open(options.checkpoint)),
+      tokenizer_(load_tokenizer(options.checkpoint)) {
+  check_checkpoint(config_, checkpoint_);
+  check_limits();
+  if (!options_.replay_routing.empty()) {
+    replay_.emplace(read_routing_record(options_.replay_routing), options_.name, config_.num_moe_layers(),
+                    config_.num_experts, config_.top_k);
+  }
+  traffic_.emplace(num_moe_layers(), static_cast<int>(config_.num_experts), static_cast<int>(config_.top_k));
+}
+
+ServedModel::~ServedModel() = default;
+
+KvCacheShape ServedModel::cache_shape() const {
+  KvCacheShape shape{.num_layers = config_.num_layers,
+                     .num_blocks = 0,
+                     .block_tokens = options_.kv_block_tokens,
+                     .num_kv_heads = config_.num_kv_heads,
+                     .head_width = config_.head_width,
+                     .dtype = DType::kFloat32};
+  // More blocks than all running requests can fill would never be used.
+  const std::int64_t longest = options_.max_sequence_tokens > 0
+                                   ? std::min(options_.max_sequence_tokens, config_.max_positions)
+                                   : config_.max_positions;
+  const std::int64_t useful =
+      options_.max_batch_requests * ((longest + shape.block_tokens - 1) / shape.block_tokens);
+  shape.num_blocks = std::min(options_.kv_cache_bytes / shape.block_bytes(), useful);
+  return shape;
+}
+
+std::int64_t ServedModel::num_cache_blocks() const { return cache_shape().num_blocks; }
+
+std::int64_t ServedModel::max_sequence_tokens() const {
+  std::int64_t limit = std::min(config_.max_positions, num_cache_blocks() * options_.kv_block_tokens);
+  if (options_.max_sequence_tokens > 0) limit = std::min(limit, options_.max_sequence_tokens);
+  return limit;
+}
+
+void ServedModel::check_limits() const {
+  const auto refuse = [&](const std::string& text) {
+    throw Error(ErrorKind::kInvalidArgument, "model " + options_.name + ": " + text);
+  };
+  const auto require_positive = [&](const char* name, std::int64_t value) {
+    if (value < 1) refuse(std::string(name) + " is " + std::to_string(value) + "; it must be at least 1");
+  };
+  require_positive("max_batch_tokens", options_.max_batch_tokens);
+  require_positive("max_batch_requests", options_.max_batch_requests);
+  require_positive("kv_block_tokens", options_.kv_block_tokens);
+  if (options_.dtype != DType::kFloat32) {
+    refuse("dtype " + std::string(dtype_name(options_.dtype)) +
+           " is not computed by the cpu backend; use float32");
+  }
+  if (options_.max_batch_requests > options_.max_batch_tokens) {
+    refuse("max_batch_requests (" + std::to_string(options_.max_batch_requests) +
+           ") exceeds max_batch_tokens (" + std::to_string(options_.max_batch_tokens) +
+           "): every running request takes at least one token a step");
+  }
+  if (options_.max_sequence_tokens > config_.max_positions) {
+    refuse("max_sequence_tokens is " + std::to_string(options_.max_sequence_tokens) + ", the model allows " +
+           std::to_string(config_.max_positions));
+  }
+  const KvCacheShape shape = cache_shape();
+  if (shape.num_blocks < 1) {
+    refuse("the key/value cache of " + std::to_string(options_.kv_cache_bytes) +
+           " bytes holds no block; one block of " + std::to_string(shape.block_tokens) + " tokens takes " +
+           std::to_string(shape.block_bytes()) + " bytes: raise kv_cache_mb");
+  }
+}
+
+void ServedModel::load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
+                       Backend& backend) {
+  backend_ = &backend;
+  placement_ = placement;
+  stream_ = backend.create_stream();
+  weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
+  experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
+                                           make_expert_loader(config_, checkpoint_, options_.dtype, backend));
+  experts_->prepare(placement_, GpuId{transport.rank()});
+  experts_->commit();
+  cache_ = std::make_unique<KvCache>(cache_shape(), backend);
+  decoder_ = std::make_unique<Decoder>(config_, *weights_, *cache_, max_sequence_tokens(), backend, *stream_);
+  const MoeShape shape{.hidden = config_.hidden,
+                       .num_experts = config_.num_experts,
+                       .top_k = config_.top_k,
+                       .expert_inner = config_.expert_inner,
+                       .shared_inner = config_.shared_expert_inner,
+                       .normalize_top_k = config_.normalize_top_k};
+  moe_block_ = std::make_unique<MoeBlock>(shape, settings, transport, backend, *stream_);
+  batcher_ =
+      std::make_unique<RequestBatcher>(BatchLimits{options_.max_batch_tokens, options_.max_batch_requests},
+                                       config_.eos_token_ids, tokenizer(), *cache_);
+}
+
+}  // namespace aurora

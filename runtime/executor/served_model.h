@@ -1,0 +1,93 @@
+// One model as one rank serves it: configuration, tokenizer, weights, cache, queue, and what was recorded.
+//
+// Built in two stages, so that all ranks can agree on success in between: the constructor reads headers and
+// checks everything that can be checked without memory; `load` takes the memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/backend.h"
+#include "runtime/executor/request_batcher.h"
+#include "runtime/executor/routing_record.h"
+#include "runtime/executor/traffic_recorder.h"
+#include "runtime/model/decoder.h"
+#include "runtime/model/kv_cache.h"
+#include "runtime/model/model_config.h"
+#include "runtime/model/model_weights.h"
+#include "runtime/model/safetensors.h"
+#include "runtime/model/tokenizer.h"
+#include "runtime/model_options.h"
+#include "runtime/moe/expert_store.h"
+#include "runtime/moe/moe_block.h"
+#include "runtime/transport/transport.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+class ServedModel {
+ public:
+  /// Reads and checks config.json, tensor names and shapes, tokenizer.json and limits. Throws Error naming
+  /// the file, or the option with its value and limit.
+  explicit ServedModel(const ModelOptions& options);
+  ~ServedModel();
+
+  /// Loads the weights that this rank needs under `placement` and allocates the cache.
+  void load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
+            Backend& backend);
+  void record_routing() { collector_.emplace(num_moe_layers(), static_cast<int>(config_.top_k)); }
+
+  const ModelOptions& options() const { return options_; }
+  const ModelConfig& config() const { return config_; }
+  int num_moe_layers() const { return static_cast<int>(config_.num_moe_layers()); }
+  /// Null when the checkpoint has no tokenizer.json; then prompts are token ids and answers have no text.
+  const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
+  /// Prompt and answer together: the least of what the model, the options and the cache allow.
+  std::int64_t max_sequence_tokens() const;
+  std::int64_t num_cache_blocks() const;
+  /// Bytes that `load` takes on a rank with `num_experts` routed experts in total over its layers.
+  std::int64_t expert_weight_bytes() const { return expert_bytes(config_, options_.dtype); }
+  std::size_t resident_weight_bytes() const {
+    return weights_->resident_bytes() + experts_->resident_bytes();
+  }
+
+  // After `load`.
+  const RowLayout& row_layout() const { return moe_block_->row_layout(); }
+  RequestBatcher& batcher() { return *batcher_; }
+  Decoder& decoder() { return *decoder_; }
+  MoeBlock& moe_block() { return *moe_block_; }
+  ExpertStore& experts() { return *experts_; }
+  const ModelWeights& weights() const { return *weights_; }
+  const ModelPlacement& placement() const { return placement_; }
+  Stream& stream() { return *stream_; }
+  Backend& backend() { return *backend_; }
+  TrafficRecorder& traffic() { return *traffic_; }
+  RoutingCollector* collector() { return collector_ ? &*collector_ : nullptr; }
+  const RoutingReplay* replay() const { return replay_ ? &*replay_ : nullptr; }
+
+ private:
+  KvCacheShape cache_shape() const;
+  void check_limits() const;
+
+  ModelOptions options_;
+  ModelConfig config_;
+  Checkpoint checkpoint_;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<RoutingReplay> replay_;
+  std::optional<RoutingCollector> collector_;
+  std::optional<TrafficRecorder> traffic_;
+  ModelPlacement placement_;
+  Backend* backend_ = nullptr;
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<ModelWeights> weights_;
+  std::unique_ptr<ExpertStore> experts_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<MoeBlock> moe_block_;
+  std::unique_ptr<RequestBatcher> batcher_;
+};
+
+}  // namespace aurora

@@ -1,0 +1,31 @@
+// How one model is served and how several are scheduled: the options that the engine hands down to its parts.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "kernels/dtype.h"
+
+namespace aurora {
+
+/// One model to serve. Defaults here are the defaults of the configuration file.
+struct ModelOptions {
+  std::string name;                     // unique; the checkpoint folder's name when the file names none
+  std::filesystem::path checkpoint;     // folder
+  DType dtype = DType::kFloat32;        // of weights and compute
+  std::int64_t max_batch_tokens = 512;  // tokens that one rank processes in one step, prefill chunks included
+  std::int64_t max_batch_requests = 64;                  // requests running at once on one rank
+  std::int64_t max_sequence_tokens = 0;                  // prompt + answer; 0: what the model allows
+  std::int64_t kv_cache_bytes = std::int64_t{64} << 20;  // per rank
+  std::int64_t kv_block_tokens = 16;
+  std::filesystem::path traffic;         // past traffic to plan from; empty: none
+  std::filesystem::path replay_routing;  // expert ids come from this routing record; empty: from the gate
+};
+
+enum class Schedule : std::uint8_t {
+  kSerial,     // a step of one model, then a step of the other
+  kColocated,  // phases of all models interleaved
+};
+
+}  // namespace aurora
