@@ -248,7 +248,7 @@ void BatchFeed::on_finished(GenerationResult result) {
   asked_.erase(found);
   if (result.error) {
     result.error = "line " + std::to_string(asked.line) + ": " + *result.error;
-    ++progress_.num_failed;
+    count_failure(*result.error);
   }
   ++progress_.num_answered;
   write_record(static_cast<std::int64_t>(result.id), output_record(asked.custom_id, result));
@@ -260,8 +260,12 @@ void BatchFeed::refuse(const PromptLine& line, std::int64_t sequence) {
   result.model = line.request.model;
   result.error = line.error;
   ++progress_.num_answered;
-  ++progress_.num_failed;
+  count_failure(*line.error);
   write_record(sequence, output_record(line.custom_id, result));
+}
+
+void BatchFeed::count_failure(const std::string& error) {
+  if (progress_.num_failed++ == 0) progress_.first_failure = error;
 }
 
 void BatchFeed::write_record(std::int64_t sequence, std::string record) {
@@ -278,6 +282,7 @@ void BatchFeed::write_record(std::int64_t sequence, std::string record) {
     waiting_.erase(waiting_.begin());
     ++next_written_;
   }
+  output_.flush();  // so that a process that is killed loses nothing
 }
 
 void BatchFeed::notify() {

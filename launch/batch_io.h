@@ -36,6 +36,7 @@ struct BatchProgress {
   std::int64_t num_answered = 0;    // of num_prompts, failed ones included
   std::int64_t num_failed = 0;
   std::int64_t num_tokens = 0;  // generated
+  std::string first_failure;    // the error of the first line that failed
 };
 
 class BatchFeed final : public RequestFeed {
@@ -69,6 +70,7 @@ class BatchFeed final : public RequestFeed {
 
   void refuse(const PromptLine& line, std::int64_t sequence);
   void write_record(std::int64_t sequence, std::string record);
+  void count_failure(const std::string& error);
   void notify();
 
   std::vector<std::string> models_;

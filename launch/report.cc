@@ -1,0 +1,157 @@
+#include "launch/report.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "launch/build_stamp.h"
+
+namespace aurora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// `a / b`, or null when there is nothing to divide by.
+Json ratio(double a, double b) { return b > 0 ? Json(a / b) : Json(nullptr); }
+
+Json stamp_json(const RunStamp& stamp) {
+  return {{"program", std::string("aurora-serve ") + kVersion},
+          {"commit", kCommit},
+          {"compiler", kCompiler},
+          {"build_type", kBuildType},
+          {"started", stamp.started},
+          {"backend", stamp.backend},
+          {"processor", stamp.processor},
+          {"num_cores", stamp.num_cores},
+          {"transport", stamp.transport},
+          {"placement", stamp.placement},
+          {"order", stamp.order},
+          {"schedule", stamp.schedule},
+          {"wire_dtype", stamp.wire_dtype},
+          {"deterministic", stamp.deterministic}};
+}
+
+Json model_json(const EngineReport::Model& model) {
+  Json phases = Json::object();
+  for (const auto& [phase, seconds] : model.phase_seconds) phases[phase] = seconds;
+  Json load = Json::array();
+  for (std::size_t layer = 0; layer < model.expert_tokens.size(); ++layer) {
+    load.push_back({{"moe_layer", layer},
+                    {"hottest_over_mean", hottest_over_mean(model.expert_tokens[layer])},
+                    {"tokens", model.expert_tokens[layer]}});
+  }
+  return {{"name", model.name},
+          {"requests", model.requests},
+          {"failed_requests", model.failed_requests},
+          {"prompt_tokens", model.prompt_tokens},
+          {"generated_tokens", model.generated_tokens},
+          {"tokens_per_second", model.tokens_per_second},
+          {"steps", model.steps},
+          {"preemptions", model.preemptions},
+          {"phase_seconds", phases},
+          {"exchanges",
+           {{"count", model.num_exchanges},
+            {"bytes", model.exchanged_bytes},
+            {"bytes_without_deduplication", model.bytes_without_deduplication},
+            {"bound_seconds", model.bound_seconds},
+            {"achieved_seconds", model.achieved_seconds},
+            {"achieved_over_bound", ratio(model.achieved_seconds, model.bound_seconds)}}},
+          {"expert_load", load}};
+}
+
+std::int64_t total_generated(const EngineReport& report) {
+  std::int64_t total = 0;
+  for (const EngineReport::Model& model : report.models) total += model.generated_tokens;
+  return total;
+}
+
+std::string model_summary(const EngineReport::Model& model) {
+  std::string text = fmt::format(
+      "{}: {} requests, {} prompt + {} generated tokens, {:.1f} tokens/s, {} steps", model.name,
+      model.requests, model.prompt_tokens, model.generated_tokens, model.tokens_per_second, model.steps);
+  if (model.failed_requests > 0) text += fmt::format(", {} failed", model.failed_requests);
+  if (model.preemptions > 0) text += fmt::format(", {} preemptions", model.preemptions);
+  return text;
+}
+
+std::string exchange_summary(const EngineReport::Model& model) {
+  constexpr double kMebibyte = 1 << 20;
+  const auto bytes = static_cast<double>(model.exchanged_bytes);
+  std::string text =
+      fmt::format("{}: {} exchanges moved {:.2f} MiB", model.name, model.num_exchanges, bytes / kMebibyte);
+  if (bytes > 0) {
+    text += fmt::format(" ({:.2f}x less than copy by copy), {:.3f} s, bound {:.3f} s",
+                        static_cast<double>(model.bytes_without_deduplication) / bytes,
+                        model.achieved_seconds, model.bound_seconds);
+  }
+  double worst = 1;
+  for (const auto& tokens : model.expert_tokens) worst = std::max(worst, hottest_over_mean(tokens));
+  return text + fmt::format("; hottest expert {:.2f}x the mean of its layer", worst);
+}
+
+}  // namespace
+
+std::string utc_now() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+std::string processor_name() {
+  std::ifstream stream("/proc/cpuinfo");
+  for (std::string line; std::getline(stream, line);) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const std::size_t colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+std::string report_json(const EngineReport& report, const BatchProgress& progress, const RunStamp& stamp) {
+  Json models = Json::array();
+  for (const EngineReport::Model& model : report.models) models.push_back(model_json(model));
+  const Json json = {
+      {"version", kReportVersion},
+      {"stamp", stamp_json(stamp)},
+      {"num_ranks", report.num_ranks},
+      {"wall_seconds", report.wall_seconds},
+      {"prompts", {{"total", progress.num_prompts}, {"failed", progress.num_failed}}},
+      {"generated_tokens", total_generated(report)},
+      {"tokens_per_second", ratio(static_cast<double>(total_generated(report)), report.wall_seconds)},
+      {"models", models}};
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::vector<std::string> report_summary(const EngineReport& report, const BatchProgress& progress) {
+  const std::int64_t tokens = total_generated(report);
+  std::vector<std::string> lines = {
+      fmt::format("answered {} prompts on {} ranks in {:.2f} s: {} tokens, {:.1f} tokens/s",
+                  progress.num_answered - progress.num_failed, report.num_ranks, report.wall_seconds, tokens,
+                  report.wall_seconds > 0 ? static_cast<double>(tokens) / report.wall_seconds : 0.0)};
+  for (const EngineReport::Model& model : report.models) {
+    lines.push_back(model_summary(model));
+    lines.push_back(exchange_summary(model));
+  }
+  if (progress.num_failed > 0) {
+    lines.push_back(fmt::format("{} of {} prompts failed; the first: {}", progress.num_failed,
+                                progress.num_prompts, progress.first_failure));
+  }
+  return lines;
+}
+
+double hottest_over_mean(const std::vector<std::int64_t>& expert_tokens) {
+  const auto total = std::accumulate(expert_tokens.begin(), expert_tokens.end(), std::int64_t{0});
+  if (total == 0) return 1;
+  const auto hottest = static_cast<double>(*std::max_element(expert_tokens.begin(), expert_tokens.end()));
+  return hottest * static_cast<double>(expert_tokens.size()) / static_cast<double>(total);
+}
+
+}  // namespace aurora
