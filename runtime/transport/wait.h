@@ -19,8 +19,10 @@
 
 namespace aurora {
 
-/// How a waiting thread spends its time: spins briefly, then yields, then sleeps in growing steps of at most
-/// `longest_sleep`, so that eight ranks on two cores make progress and an idle server uses no CPU.
+/// How a waiting thread spends its time: spins briefly, yields for 50 us, then sleeps in growing steps of at
+/// most `longest_sleep`, so that eight ranks on two cores make progress and an idle server uses no CPU.
+/// Yielding is bounded by time and not by number: on a free core a yield returns at once, and on a busy one,
+/// where ranks that wait should leave the cores to ranks that compute, a single yield takes up the time.
 class IdleBackoff {
  public:
   explicit IdleBackoff(std::chrono::microseconds longest_sleep = std::chrono::microseconds(50))
@@ -31,6 +33,8 @@ class IdleBackoff {
  private:
   std::chrono::microseconds longest_sleep_;
   int num_pauses_ = 0;
+  int num_sleeps_ = 0;
+  std::chrono::steady_clock::time_point first_yield_;
 };
 
 /// Waits for a ticket. Throws kTimeout naming this rank and `what` (for example "step command from rank 0");
