@@ -15,10 +15,9 @@ std::size_t partial_match(const std::string& text, const std::string& stop) {
 
 }  // namespace
 
-AnswerText::AnswerText(const Tokenizer* tokenizer, std::span<const TokenId> context,
-                       std::vector<std::string> stops)
+AnswerText::AnswerText(const Tokenizer* tokenizer, std::vector<std::string> stops)
     : stops_(std::move(stops)) {
-  if (tokenizer != nullptr) decoder_.emplace(*tokenizer, context);
+  if (tokenizer != nullptr) decoder_.emplace(*tokenizer, std::span<const TokenId>{});
   std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
 }
 

@@ -1,12 +1,14 @@
 // The text of one answer as its tokens arrive: incremental decoding and stop strings.
 //
+// The text is what `Tokenizer::decode` makes of the answer's ids alone, as in Hugging Face: a tokenizer that
+// strips the first space (Mixtral's) strips the answer's too.
+//
 // Text is handed out only when it is final: half a character is held back, and so is anything that may still
 // turn out to be the beginning of a stop string.
 #pragma once
 
 #include <cstddef>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -16,8 +18,8 @@ namespace aurora {
 
 class AnswerText {
  public:
-  /// `tokenizer` may be null for a model that has none: the text stays empty. `context` is the prompt.
-  AnswerText(const Tokenizer* tokenizer, std::span<const TokenId> context, std::vector<std::string> stops);
+  /// `tokenizer` may be null for a model that has none: the text stays empty.
+  AnswerText(const Tokenizer* tokenizer, std::vector<std::string> stops);
 
   /// Text that became final with `token`.
   std::string push(TokenId token);

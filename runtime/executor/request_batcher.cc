@@ -25,7 +25,7 @@ struct RequestBatcher::Sequence {
         sampling(std::move(request.sampling)),
         num_prompt_tokens(static_cast<std::int64_t>(request.prompt.size())),
         tokens(std::move(request.prompt)),
-        text(tokenizer, tokens, sampling.stop) {}
+        text(tokenizer, sampling.stop) {}
 
   RequestId id;
   SamplingParams sampling;

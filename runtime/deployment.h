@@ -1,0 +1,29 @@
+// Where a deployment plan comes from: past traffic and a cluster description, or a plan file. Rank 0's work;
+// the others get the plan as text.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/dispatch/exchange_plan.h"
+#include "runtime/engine.h"
+#include "runtime/executor/served_model.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+/// Plans placement for all models together, or reads `options.plan_file`. Throws Error naming file, model or
+/// policy.
+DeploymentPlan plan_deployment_of(const EngineOptions& options,
+                                  const std::vector<std::unique_ptr<ServedModel>>& models, int num_ranks);
+
+/// A plan as text that every rank reads back to the same plan.
+std::string plan_text(const DeploymentPlan& plan);
+DeploymentPlan plan_from_text(std::string_view text);
+
+/// The order of exchanges and the network they are planned for.
+ExchangePolicy exchange_policy_of(const EngineOptions& options);
+
+}  // namespace aurora

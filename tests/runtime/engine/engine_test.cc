@@ -1,0 +1,224 @@
+// Whole engines over the thread transport, against the reference answers of Hugging Face transformers.
+#include "runtime/engine.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "kernels/error.h"
+#include "runtime/executor/routing_record.h"
+#include "tests/support/engine_harness.h"
+
+namespace aurora {
+namespace {
+
+using test::EngineRun;
+using test::ReferencePrompt;
+
+void expect_references(const EngineRun& run, const std::map<RequestId, ReferencePrompt>& expected) {
+  ASSERT_EQ(run.results.size(), expected.size());
+  for (const auto& [id, prompt] : expected) {
+    const GenerationResult& result = run.results.at(id);
+    EXPECT_FALSE(result.error.has_value()) << *result.error;
+    EXPECT_EQ(result.token_ids, prompt.greedy_ids) << result.model << ": " << prompt.prompt;
+    EXPECT_EQ(result.prompt_tokens, static_cast<std::int64_t>(prompt.prompt_ids.size()));
+    EXPECT_EQ(result.text, prompt.greedy_text);
+    EXPECT_EQ(run.streamed_text.at(id), prompt.greedy_text);
+  }
+}
+
+class EngineRanks : public ::testing::TestWithParam<int> {};
+
+TEST_P(EngineRanks, AnswersAllReferencesOfBothModelsTogether) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  expect_references(test::run_engine(test::example_options(), GetParam(), requests), expected);
+}
+
+TEST_P(EngineRanks, AnswersThemOneAfterTheOther) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.schedule = Schedule::kSerial;
+  for (ModelOptions& model : options.models) model.max_batch_requests = 1;
+  expect_references(test::run_engine(options, GetParam(), requests, 1), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, EngineRanks, ::testing::Values(1, 2, 3, 5, 8));
+
+TEST(Engine, AnswersTheReferencesUnderEveryOrderAndOnWorkerStreams) {
+  for (const OrderPolicy order : all_order_policies()) {
+    std::map<RequestId, ReferencePrompt> expected;
+    const auto requests = test::reference_requests(expected);
+    EngineOptions options = test::example_options();
+    options.order = order;
+    SCOPED_TRACE(order_policy_name(order));
+    expect_references(test::run_engine(options, 3, requests, 5, /*worker_streams=*/true), expected);
+  }
+}
+
+/// Tokens of every request, and the seeds and temperatures that make sampling matter.
+std::vector<GenerationRequest> sampled_requests() {
+  std::map<RequestId, ReferencePrompt> expected;
+  auto requests = test::reference_requests(expected);
+  for (GenerationRequest& request : requests) {
+    request.sampling.temperature = request.id % 3 == 0 ? 0.0F : 0.9F;
+    request.sampling.top_k = request.id % 2 == 0 ? 50 : 0;
+    request.sampling.top_p = request.id % 4 == 0 ? 0.9F : 1.0F;
+    request.sampling.seed = request.id;
+    request.sampling.max_tokens = 24;
+  }
+  return requests;
+}
+
+std::map<RequestId, std::vector<TokenId>> tokens_of(const EngineRun& run) {
+  std::map<RequestId, std::vector<TokenId>> tokens;
+  for (const auto& [id, result] : run.results) tokens[id] = result.token_ids;
+  return tokens;
+}
+
+TEST(Engine, DeterministicSamplingDoesNotDependOnRanksBatchesChunksOrPlacement) {
+  EngineOptions options = test::example_options();
+  options.deterministic = true;
+  const auto baseline = tokens_of(test::run_engine(options, 1, sampled_requests()));
+  for (const int num_ranks : {2, 3, 8}) {
+    for (const char* placement : {"contiguous", "round-robin", "auto"}) {
+      EngineOptions varied = options;
+      varied.placement = placement;
+      for (ModelOptions& model : varied.models) {
+        model.max_batch_requests = num_ranks == 3 ? 2 : 64;
+        model.max_batch_tokens = num_ranks == 8 ? 64 : 7 * num_ranks;
+        model.max_batch_requests = std::min(model.max_batch_requests, model.max_batch_tokens);
+      }
+      EXPECT_EQ(tokens_of(test::run_engine(varied, num_ranks, sampled_requests(), 3)), baseline)
+          << num_ranks << " ranks, " << placement;
+    }
+  }
+}
+
+TEST(Engine, PreemptedRequestsResumeWithTheSameAnswer) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  // Room for one long request and a little more: 196 + 32 tokens take 15 blocks of 16.
+  for (ModelOptions& model : options.models) model.kv_cache_bytes = 18 * 2 * 4 * 16 * 2 * 32 * 4;
+  const EngineRun run = test::run_engine(options, 1, requests);
+  expect_references(run, expected);
+  EXPECT_GT(run.report.models[0].preemptions + run.report.models[1].preemptions, 0);
+}
+
+TEST(Engine, StopsAtStopStringsAndAtTheEndOfText) {
+  std::map<RequestId, ReferencePrompt> expected;
+  auto requests = test::reference_requests(expected);
+  requests.resize(1);
+  const std::string text = expected[0].greedy_text;
+  const std::string stop = text.substr(text.size() / 2, 5);
+  requests[0].sampling.stop = {"never to be seen", stop};
+  const EngineRun run = test::run_engine(test::example_options(), 2, requests);
+  const GenerationResult& result = run.results.at(0);
+  EXPECT_EQ(result.text, text.substr(0, text.find(stop)));
+  EXPECT_EQ(run.streamed_text.at(0), result.text);
+  EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+  EXPECT_LT(result.token_ids.size(), expected[0].greedy_ids.size());
+}
+
+TEST(Engine, FailsBadRequestsAloneAndAnswersTheOthers) {
+  std::map<RequestId, ReferencePrompt> expected;
+  auto requests = test::reference_requests(expected);
+  requests.resize(6);
+  requests[1].model = "no-such-model";
+  requests[2].prompt_token_ids = std::vector<TokenId>(2000, 5);
+  requests[3].prompt_token_ids = std::vector<TokenId>{1, 4000};
+  requests[4].prompt = "half a character \xc3";
+  const EngineRun run = test::run_engine(test::example_options(), 2, requests);
+  ASSERT_EQ(run.results.size(), 6U);
+  EXPECT_EQ(run.results.at(0).token_ids, expected[0].greedy_ids);
+  EXPECT_EQ(run.results.at(5).token_ids, expected[5].greedy_ids);
+  EXPECT_NE(run.results.at(1).error.value().find("tiny-qwen3-moe"), std::string::npos)
+      << "lists what is loaded";
+  EXPECT_NE(run.results.at(2).error.value().find("2000"), std::string::npos);
+  EXPECT_NE(run.results.at(2).error.value().find("1024"), std::string::npos);
+  EXPECT_NE(run.results.at(3).error.value().find("4000"), std::string::npos);
+  EXPECT_TRUE(run.results.at(4).error.has_value());
+}
+
+TEST(Engine, NamesTheModelThatIsThereTwice) {
+  EngineOptions options = test::example_options();
+  options.models[1].name = options.models[0].name;
+  try {
+    test::run_engine(options, 2, {});
+    FAIL() << "two models of one name were accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("tiny-mixtral"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Engine, ReportsWhatItDid) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.record_trace = true;
+  const EngineRun run = test::run_engine(options, 3, requests);
+  ASSERT_EQ(run.report.models.size(), 2U);
+  for (std::size_t index = 0; index < 2; ++index) {
+    const EngineReport::Model& model = run.report.models[index];
+    EXPECT_EQ(model.requests, 12);
+    EXPECT_EQ(model.generated_tokens, 12 * 32);
+    EXPECT_GT(model.exchanged_bytes, 0);
+    EXPECT_GT(model.bytes_without_deduplication, model.exchanged_bytes);
+    EXPECT_GT(model.bound_seconds, 0);
+    EXPECT_GT(model.achieved_seconds, 0);
+    // Every token but the last of each request passes the model once, in every layer, to top_k experts.
+    const std::int64_t num_tokens = model.prompt_tokens + 12 * 31;
+    for (const auto& layer : model.expert_tokens) {
+      std::int64_t sum = 0;
+      for (const std::int64_t tokens : layer) sum += tokens;
+      EXPECT_EQ(sum, num_tokens * (index == 0 ? 2 : 4));
+    }
+    ASSERT_EQ(run.traffic[index].layers.size(), 4U);
+    EXPECT_EQ(run.traffic[index].layers[0].dispatch.size(), 3U);
+  }
+  const auto trace = nlohmann::json::parse(run.trace);
+  EXPECT_GT(trace.at("traceEvents").size(), 1000U);
+}
+
+TEST(Engine, ReplaysTheRoutingThatItRecorded) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("aurora-routing-" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  std::map<RequestId, ReferencePrompt> expected;
+  auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.models.resize(1);
+  requests.resize(12);
+  options.record_routing = folder / "routing.json";
+  test::run_engine(options, 3, requests);
+  const RoutingRecord record = read_routing_record(options.record_routing);
+  EXPECT_EQ(record.request_token_counts.size(), 12U);
+  EXPECT_EQ(record.request_token_counts[0], static_cast<std::int64_t>(expected[0].prompt_ids.size()) + 31);
+
+  EngineOptions replaying = test::example_options();
+  replaying.models.resize(1);
+  replaying.models[0].replay_routing = options.record_routing;
+  const EngineRun same = test::run_engine(replaying, 2, requests);
+  for (const auto& [id, result] : same.results) EXPECT_EQ(result.token_ids, expected[id].greedy_ids);
+
+  // Everything to expert 0 and 1: the replay decides, not the gate.
+  RoutingRecord skewed = record;
+  for (std::size_t i = 0; i < skewed.expert_ids.size(); ++i)
+    skewed.expert_ids[i] = static_cast<std::uint16_t>(i % 2);
+  write_routing_record(folder / "skewed.json", skewed);
+  replaying.models[0].replay_routing = folder / "skewed.json";
+  const EngineRun run = test::run_engine(replaying, 2, requests);
+  for (const auto& layer : run.report.models[0].expert_tokens) {
+    EXPECT_GT(layer[0], 0);
+    EXPECT_EQ(layer[0], layer[1]);
+    EXPECT_EQ(layer[2], 0);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace aurora

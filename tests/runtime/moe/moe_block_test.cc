@@ -1,0 +1,247 @@
+// The distributed MoE block against a dense one in float64 on one rank: every order policy, wire dtype and
+// return mode, uneven and empty ranks, replicas, shared experts, replayed routing.
+#include "runtime/moe/moe_block.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "kernels/backend_registry.h"
+#include "runtime/transport/wait.h"
+#include "tests/support/random_placement.h"
+#include "tests/support/rank_threads.h"
+
+namespace aurora {
+namespace {
+
+constexpr MoeShape kShape{.hidden = 24,
+                          .num_experts = 6,
+                          .top_k = 2,
+                          .expert_inner = 20,
+                          .shared_inner = 12,
+                          .normalize_top_k = true};
+
+std::vector<float> random_values(std::size_t count, std::uint32_t seed, float scale) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+/// A SwiGLU network's matrices, host memory.
+struct HostFfn {
+  std::vector<float> gate, up, down;
+  HostFfn(std::int64_t inner, std::uint32_t seed)
+      : gate(random_values(static_cast<std::size_t>(inner * kShape.hidden), seed, 0.3F)),
+        up(random_values(gate.size(), seed + 1, 0.3F)),
+        down(random_values(gate.size(), seed + 2, 0.3F)) {}
+
+  ExpertWeights view(std::int64_t inner) {
+    return {Tensor(gate.data(), DType::kFloat32, {inner, kShape.hidden}),
+            Tensor(up.data(), DType::kFloat32, {inner, kShape.hidden}),
+            Tensor(down.data(), DType::kFloat32, {kShape.hidden, inner})};
+  }
+
+  std::vector<double> apply(std::span<const float> x, std::int64_t inner) const {
+    std::vector<double> activated(static_cast<std::size_t>(inner)), result(x.size());
+    for (std::int64_t i = 0; i < inner; ++i) {
+      double g = 0, u = 0;
+      for (std::size_t j = 0; j < x.size(); ++j) {
+        g += static_cast<double>(gate[i * x.size() + j]) * x[j];
+        u += static_cast<double>(up[i * x.size() + j]) * x[j];
+      }
+      activated[i] = g / (1 + std::exp(-g)) * u;
+    }
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      for (std::int64_t i = 0; i < inner; ++i) result[j] += down[j * inner + i] * activated[i];
+    }
+    return result;
+  }
+};
+
+/// Everything random that all ranks share.
+struct World {
+  std::vector<float> router =
+      random_values(static_cast<std::size_t>(kShape.num_experts * kShape.hidden), 1, 0.5F);
+  std::vector<float> shared_gate = random_values(static_cast<std::size_t>(kShape.hidden), 2, 0.5F);
+  std::vector<HostFfn> experts;
+  HostFfn shared{kShape.shared_inner, 3};
+  World() {
+    for (std::uint32_t expert = 0; expert < kShape.num_experts; ++expert)
+      experts.emplace_back(kShape.expert_inner, 100 + 10 * expert);
+  }
+
+  MoeLayerWeights weights() {
+    return {Tensor(router.data(), DType::kFloat32, {kShape.num_experts, kShape.hidden}),
+            shared.view(kShape.shared_inner),
+            Tensor(shared_gate.data(), DType::kFloat32, {1, kShape.hidden})};
+  }
+
+  /// Dense float64 MoE of one token; `given` may be empty.
+  std::vector<double> expected(std::span<const float> x, std::span<const float> residual,
+                               std::span<const std::int32_t> given) const {
+    std::vector<double> logits(static_cast<std::size_t>(kShape.num_experts));
+    double total = 0;
+    for (std::size_t e = 0; e < logits.size(); ++e) {
+      for (std::size_t j = 0; j < x.size(); ++j)
+        logits[e] += static_cast<double>(router[e * x.size() + j]) * x[j];
+      total += std::exp(logits[e]);
+    }
+    std::vector<std::int32_t> chosen(given.begin(), given.end());
+    for (std::int32_t e = 0; given.empty() && e < kShape.num_experts; ++e) chosen.push_back(e);
+    std::ranges::stable_sort(chosen, [&](auto a, auto b) { return given.empty() && logits[a] > logits[b]; });
+    chosen.resize(kShape.top_k);
+    double chosen_total = 0;
+    for (const std::int32_t e : chosen) chosen_total += std::exp(logits[e]) / total;
+    std::vector<double> result(residual.begin(), residual.end());
+    for (const std::int32_t e : chosen) {
+      const auto output = experts[e].apply(x, kShape.expert_inner);
+      for (std::size_t j = 0; j < x.size(); ++j)
+        result[j] += std::exp(logits[e]) / total / chosen_total * output[j];
+    }
+    double gate = 0;
+    for (std::size_t j = 0; j < x.size(); ++j) gate += static_cast<double>(shared_gate[j]) * x[j];
+    const auto output = shared.apply(x, kShape.shared_inner);
+    for (std::size_t j = 0; j < x.size(); ++j) result[j] += output[j] / (1 + std::exp(-gate));
+    return result;
+  }
+};
+
+struct BlockCase {
+  int num_ranks;
+  OrderPolicy order;
+  DType wire_dtype;
+  ReturnMode return_mode;
+  bool worker_streams;
+  bool replayed;
+};
+
+class MoeBlockTest : public ::testing::TestWithParam<BlockCase> {
+ public:
+  using TestWithParam::GetParam;
+};
+
+/// Runs one block on one rank and returns the residual stream after it.
+std::vector<float> run_block(Transport& transport, World& world, const LayerPlacement& placement,
+                             int num_tokens, std::vector<float>& input,
+                             const std::vector<std::int32_t>& given) {
+  const BlockCase& parameters = MoeBlockTest::GetParam();
+  const auto backend = create_backend("cpu", {.worker_streams = parameters.worker_streams});
+  const auto stream = backend->create_stream();
+  MoeSettings settings{.policy = {parameters.order, {}},
+                       .wire_dtype = parameters.wire_dtype,
+                       .return_mode = parameters.return_mode,
+                       .first_tag = 16,
+                       .model_index = 0};
+  MoeBlock block(kShape, settings, transport, *backend, *stream);
+  ExpertStore store(1, kShape.num_experts, [&](int, ExpertId expert, Buffer&) {
+    return world.experts[expert.value].view(kShape.expert_inner);
+  });
+  store.prepare({"m", {placement}}, GpuId{transport.rank()});
+  store.commit();
+  const MoeLayerWeights weights = world.weights();
+  std::vector<float> residual =
+      random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
+  SubmissionOrder order({MoeBlock::kNumExchanges});
+  block.begin({0, &weights, &store, &placement,
+               Tensor(input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
+               Tensor(residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), given});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  IdleBackoff backoff;
+  while (!block.is_done()) {
+    check(std::chrono::steady_clock::now() < deadline, "the block ends");
+    if (!block.advance(order)) backoff.pause();
+  }
+  stream->synchronize(deadline);
+  return residual;
+}
+
+TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
+  const BlockCase& parameters = GetParam();
+  World world;
+  std::mt19937 random(99);
+  const LayerPlacement placement =
+      test::random_placement(kShape.num_experts, parameters.num_ranks, 2, random);
+  test::run_ranks(parameters.num_ranks, [&](Transport& transport) {
+    const int num_tokens = std::array{7, 0, 1, 12, 3, 0, 5, 9}[transport.rank()];
+    const auto seed = 500U + static_cast<std::uint32_t>(transport.rank());
+    std::vector<float> input =
+        random_values(static_cast<std::size_t>(num_tokens * kShape.hidden), seed, 1.0F);
+    std::mt19937 own(seed);
+    std::vector<std::int32_t> given;
+    if (parameters.replayed)
+      given = test::random_expert_ids(num_tokens, kShape.num_experts, kShape.top_k, own);
+    const std::vector<float> before =
+        random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
+    const std::vector<float> after = run_block(transport, world, placement, num_tokens, input, given);
+    // Rounding: each value passes the wire twice, and each product sums at most hidden + inner terms of order
+    // one.
+    const double unit = parameters.wire_dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-23;
+    for (int token = 0; token < num_tokens; ++token) {
+      const auto row = [&](const auto& values) {
+        return std::span(values).subspan(static_cast<std::size_t>(token * kShape.hidden), kShape.hidden);
+      };
+      const auto ids = parameters.replayed ? std::span<const std::int32_t>(given).subspan(
+                                                 static_cast<std::size_t>(token * kShape.top_k), kShape.top_k)
+                                           : std::span<const std::int32_t>{};
+      const auto expected = world.expected(row(input), row(before), ids);
+      double norm = 0;
+      for (const double value : expected) norm += value * value;
+      const double tolerance =
+          unit * std::sqrt(norm) * std::sqrt(static_cast<double>(kShape.hidden + kShape.expert_inner));
+      for (std::size_t j = 0; j < expected.size(); ++j)
+        ASSERT_NEAR(row(after)[j], expected[j], tolerance)
+            << "rank " << transport.rank() << " token " << token;
+    }
+  });
+}
+
+std::vector<BlockCase> all_cases() {
+  std::vector<BlockCase> cases;
+  for (const int num_ranks : {1, 2, 3, 8}) {
+    for (const ReturnMode mode : {ReturnMode::kPerRow, ReturnMode::kPerPair}) {
+      for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
+        cases.push_back({num_ranks, OrderPolicy::kAurora, wire, mode, num_ranks == 3, num_ranks == 2});
+      }
+    }
+  }
+  for (const OrderPolicy order : all_order_policies())
+    cases.push_back({5, order, DType::kFloat32, ReturnMode::kPerRow, true, false});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, MoeBlockTest, ::testing::ValuesIn(all_cases()));
+
+TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
+  World world;
+  int num_loads = 0;
+  bool fails = false;
+  ExpertStore store(1, kShape.num_experts, [&](int, ExpertId expert, Buffer&) {
+    ++num_loads;
+    if (fails) throw Error(ErrorKind::kOutOfMemory, "no room");
+    return world.experts[expert.value].view(kShape.expert_inner);
+  });
+  LayerPlacement on_zero;
+  on_zero.experts.assign(kShape.num_experts, {{GpuId{1}, 1.0}});
+  on_zero.experts[2] = {{GpuId{0}, 1.0}};
+  store.prepare({"m", {on_zero}}, GpuId{0});
+  store.commit();
+  EXPECT_EQ(store.local_index(0)[2], 0);
+  LayerPlacement more = on_zero;
+  more.experts[4] = {{GpuId{0}, 1.0}};
+  fails = true;
+  EXPECT_THROW(store.prepare({"m", {more}}, GpuId{0}), Error);
+  EXPECT_EQ(store.weights(0).size(), 1U);
+  fails = false;
+  store.prepare({"m", {more}}, GpuId{0});
+  EXPECT_EQ(store.weights(0).size(), 1U) << "prepare leaves the current set alone";
+  store.commit();
+  EXPECT_EQ(store.weights(0).size(), 2U);
+  EXPECT_EQ(store.local_index(0)[4], 1);
+  EXPECT_EQ(num_loads, 3) << "an expert that stays is not loaded again";
+}
+
+}  // namespace
+}  // namespace aurora
