@@ -172,8 +172,8 @@ void IdleBackoff::pause() {
     sched_yield();
     return;
   }
-  const int num_doublings = std::min(num_sleeps_++, kMaxSleepDoublings);
-  std::this_thread::sleep_for(std::min(longest_sleep_, std::chrono::microseconds(1LL << num_doublings)));
+  std::this_thread::sleep_for(std::min(longest_sleep_, std::chrono::microseconds(1LL << num_sleeps_)));
+  if (num_sleeps_ < kMaxSleepDoublings) ++num_sleeps_;
 }
 
 void wait(Transport& transport, Ticket ticket, Deadline deadline, std::string_view what,
