@@ -208,7 +208,7 @@ void read_fields(const Json& object, PromptLine& line, const std::vector<std::st
     if (found != object.end()) field.read(*found, line);
   }
   for (const auto& [key, value] : object.items()) {
-    const auto is_it = [&key](const PromptField& field) { return key == field.name; };
+    const auto is_it = [&known_key = key](const PromptField& field) { return known_key == field.name; };
     if (std::any_of(std::begin(kFields), std::end(kFields), is_it)) continue;
     std::vector<std::string> known;
     for (const PromptField& field : kFields) known.emplace_back(field.name);
