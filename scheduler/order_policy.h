@@ -13,29 +13,30 @@
 namespace aurora {
 
 enum class OrderPolicy : std::uint8_t {
-  kGroup,         // "group": one concurrent round
-  kExact,         // "exact": Birkhoff rounds, makespan equal to the bound
-  kAurora,        // "aurora": best order under a cost per round, the concurrent group among the candidates
-  kRotation,      // "rotation": n - 1 rounds, i sends to i + r
-  kLongestFirst,  // "longest-first"
-  kShortestFirst, // "sjf"
-  kRandom,        // "random" (RCS)
-  kAlgorithm1,    // "algorithm1": the paper's greedy, read literally
+  kGroup,          // "group": one concurrent round
+  kExact,          // "exact": Birkhoff rounds, makespan equal to the bound
+  kAurora,         // "aurora": best order under a cost per round, the concurrent group among the candidates
+  kRotation,       // "rotation": n - 1 rounds, i sends to i + r
+  kLongestFirst,   // "longest-first"
+  kShortestFirst,  // "sjf"
+  kRandom,         // "random" (RCS)
+  kAlgorithm1,     // "algorithm1": the paper's greedy, read literally
 };
 
 struct OrderOptions {
-  std::vector<double> ports;        // bytes per microsecond of each GPU; empty: all ports equal to `default_port`
-  double default_port = 1250;       // 10 Gbit/s in bytes per microsecond
-  double round_cost_us = 10;        // start-up of a round; used by kAurora only
-  int max_rounds = 0;               // 0: no limit; used by kAurora only
-  std::uint64_t seed = 1;           // used by kRandom only
+  std::vector<double> ports;   // bytes per microsecond of each GPU; empty: all ports equal to `default_port`
+  double default_port = 1250;  // 10 Gbit/s in bytes per microsecond
+  double round_cost_us = 10;   // start-up of a round; used by kAurora only
+  int max_rounds = 0;          // 0: no limit; used by kAurora only
+  std::uint64_t seed = 1;      // used by kRandom only
 };
 
 std::string_view order_policy_name(OrderPolicy policy);
 std::optional<OrderPolicy> parse_order_policy(std::string_view name);
 std::span<const OrderPolicy> all_order_policies();
 
-/// Deterministic: the same arguments give the same order on every rank and machine. Carries exactly `traffic`.
+/// Deterministic: the same arguments give the same order on every rank and machine. Carries exactly
+/// `traffic`.
 TransmissionOrder plan_order(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options);
 
 }  // namespace aurora

@@ -1,6 +1,6 @@
-// A deployment plan is data: which experts live where, with which share of the tokens, and which policies order
-// the exchanges. It holds no pointer and knows no backend. Every rank holds the same plan; a new one takes effect
-// on all ranks at the same step boundary and is told apart by its epoch.
+// A deployment plan is data: which experts live where, with which share of the tokens, and which policies
+// order the exchanges. It holds no pointer and knows no backend. Every rank holds the same plan; a new one
+// takes effect on all ranks at the same step boundary and is told apart by its epoch.
 #pragma once
 
 #include <cstdint>
@@ -47,16 +47,16 @@ struct DeploymentPlan {
   const ModelPlacement* find(std::string_view model) const;
 };
 
-/// Throws std::invalid_argument naming model, layer and expert: every expert has a replica, GPUs are in range,
-/// distinct and ascending, shares are positive and sum to 1 within 1e-9.
+/// Throws std::invalid_argument naming model, layer and expert: every expert has a replica, GPUs are in
+/// range, distinct and ascending, shares are positive and sum to 1 within 1e-9.
 void validate(const DeploymentPlan& plan);
 
 /// What one layer's past traffic says. The inputs to planning are statistics; they are never exact.
 struct LayerTraffic {
   /// Tokens (copies to one expert each): dispatch[source][expert].
   std::vector<std::vector<double>> dispatch;
-  /// samples[source]: expert sets of single tokens, from which bytes are computed with each token sent once per
-  /// destination. May be empty; then copies are counted one by one.
+  /// samples[source]: expert sets of single tokens, from which bytes are computed with each token sent once
+  /// per destination. May be empty; then copies are counted one by one.
   std::vector<std::vector<std::vector<ExpertId>>> samples;
 };
 
@@ -68,11 +68,11 @@ struct ModelTraffic {
   double combine_bytes_per_token = 0;
   double expert_bytes = 0;  // weights of one expert
   // Times on a GPU of compute 1.0, microseconds; 0 when unknown.
-  double attention_us = 0;         // per token
-  double gate_us = 0;              // per token
+  double attention_us = 0;  // per token
+  double gate_us = 0;       // per token
   double expert_us_per_token = 0;
   double expert_us_per_hit = 0;
-  double aggregate_us = 0;         // per token
+  double aggregate_us = 0;  // per token
   std::vector<LayerTraffic> layers;
 };
 

@@ -1,6 +1,7 @@
-// The order of one exchange: rounds of transfers. All transfers of a round may run at once; a round starts when the
-// round before it has ended. A port may serve several peers in one round. The bytes of a pair (source, destination)
-// that several rounds carry are consecutive ranges of the same message, in the order of the rounds.
+// The order of one exchange: rounds of transfers. All transfers of a round may run at once; a round starts
+// when the round before it has ended. A port may serve several peers in one round. The bytes of a pair
+// (source, destination) that several rounds carry are consecutive ranges of the same message, in the order of
+// the rounds.
 #pragma once
 
 #include <vector>
