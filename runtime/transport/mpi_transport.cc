@@ -80,6 +80,7 @@ class MpiTransport final : public Transport {
   TicketTable<Batch> batches_;
   std::vector<int> completed_;        // scratch of `test`
   std::vector<MPI_Status> statuses_;  // scratch of `test`
+  std::vector<Segment> finished_;     // scratch of `test`
   int num_tests_ = 0;
   std::shared_ptr<AbortNotice> incoming_notice_ = std::make_shared<AbortNotice>();
   MPI_Request incoming_request_ = MPI_REQUEST_NULL;
@@ -173,9 +174,10 @@ bool MpiTransport::test(Ticket ticket) {
 // Drops the completed requests from the batch, then throws for the first that went wrong.
 void MpiTransport::retire_completed(Batch& batch, int num_completed, bool has_errors) {
   const auto count = static_cast<std::size_t>(num_completed);
-  std::vector<Segment> finished(count);
-  for (std::size_t i = 0; i < count; ++i)
-    finished[i] = batch.segments[static_cast<std::size_t>(completed_[i])];
+  finished_.clear();
+  for (std::size_t i = 0; i < count; ++i) {
+    finished_.push_back(batch.segments[static_cast<std::size_t>(completed_[i])]);
+  }
   std::size_t num_kept = 0;
   for (std::size_t i = 0; i < batch.requests.size(); ++i) {
     if (batch.requests[i] == MPI_REQUEST_NULL) continue;
@@ -186,7 +188,7 @@ void MpiTransport::retire_completed(Batch& batch, int num_completed, bool has_er
   batch.requests.resize(num_kept);
   batch.segments.resize(num_kept);
   for (std::size_t i = 0; i < count; ++i) {
-    check_received(finished[i], statuses_[i], has_errors && statuses_[i].MPI_ERROR != MPI_SUCCESS);
+    check_received(finished_[i], statuses_[i], has_errors && statuses_[i].MPI_ERROR != MPI_SUCCESS);
   }
 }
 
