@@ -70,10 +70,6 @@ void ModelStep::begin_moe() {
   if (model_->replay() != nullptr) {
     model_->replay()->expert_ids(moe_layer_, model_->batcher().origins(), given_ids_);
   }
-  if (observer_ != nullptr) {
-    drain_stream();
-    observer_->on_moe_input(moe_layer_, *batch_, decoder.normalized(), decoder.residual());
-  }
   model_->moe_block().begin({.moe_layer = moe_layer_,
                              .weights = &model_->weights().layers[layer_].moe,
                              .experts = &model_->experts(),
@@ -107,10 +103,6 @@ void ModelStep::finish_moe() {
   if (RoutingCollector* collector = model_->collector()) {
     collector->record(moe_layer_, model_->batcher().origins(), block.expert_ids());
   }
-  if (observer_ != nullptr) {
-    drain_stream();
-    observer_->on_moe_output(moe_layer_, *batch_, block.router_logits(), model_->decoder().residual());
-  }
   ++layer_;
   ++moe_layer_;
   enter_layer();
@@ -122,10 +114,6 @@ void ModelStep::submit_head() {
   if (outputs > 0) {
     Backend& backend = model_->backend();
     const Tensor logits = model_->decoder().head();
-    if (observer_ != nullptr) {
-      drain_stream();
-      observer_->on_logits(*batch_, logits);
-    }
     const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
     backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
     backend.copy(model_->stream(), sampled_.data(), ids.bytes(), ids.size_bytes());
@@ -152,10 +140,6 @@ void ModelStep::mark(Phase phase, std::int64_t bytes) {
                   .end_ns = now,
                   .bytes = bytes});
   mark_ns_ = now;
-}
-
-void ModelStep::drain_stream() {
-  model_->stream().synchronize(std::chrono::steady_clock::now() + std::chrono::minutes(1));
 }
 
 }  // namespace aurora

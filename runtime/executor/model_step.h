@@ -16,18 +16,6 @@
 
 namespace aurora {
 
-/// Receives copies of a step's inner values; for tests against reference activations.
-class StepObserver {
- public:
-  virtual ~StepObserver() = default;
-  /// MoE block of `moe_layer`: its input and router logits, and the residual stream before it.
-  virtual void on_moe_input(int moe_layer, const StepBatch& batch, const Tensor& normalized,
-                            const Tensor& residual) = 0;
-  virtual void on_moe_output(int moe_layer, const StepBatch& batch, const Tensor& router_logits,
-                             const Tensor& residual) = 0;
-  virtual void on_logits(const StepBatch& batch, const Tensor& logits) = 0;
-};
-
 class ModelStep {
  public:
   ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace);
@@ -51,9 +39,6 @@ class ModelStep {
   const ExchangeStatistics& exchanges() const { return exchanges_; }
   std::int64_t num_tokens() const { return batch_ == nullptr ? 0 : batch_->num_tokens(); }
 
-  /// Null for none. Synchronises the stream at every call of it.
-  void observe(StepObserver* observer) { observer_ = observer; }
-
  private:
   enum class Stage : std::uint8_t { kAttention, kMoe, kHead, kSampling, kDone };
 
@@ -64,12 +49,10 @@ class ModelStep {
   void submit_head();
   bool finish_sampling();
   void mark(Phase phase, std::int64_t bytes = 0);
-  void drain_stream();
 
   ServedModel* model_;
   std::size_t model_index_;
   TraceRecorder* trace_;
-  StepObserver* observer_ = nullptr;
 
   Stage stage_ = Stage::kDone;
   const StepBatch* batch_ = nullptr;

@@ -95,7 +95,9 @@ void ServedModel::load(const ModelPlacement& placement, const MoeSettings& setti
   experts_->prepare(placement_, GpuId{transport.rank()});
   experts_->commit();
   cache_ = std::make_unique<KvCache>(cache_shape(), backend);
-  decoder_ = std::make_unique<Decoder>(config_, *weights_, *cache_, max_sequence_tokens(), backend, *stream_);
+  decoder_ = std::make_unique<Decoder>(
+      config_, *weights_, *cache_, make_rope_table(config_.rope, config_.head_width, max_sequence_tokens()),
+      backend, *stream_);
   const MoeShape shape{.hidden = config_.hidden,
                        .num_experts = config_.num_experts,
                        .top_k = config_.top_k,

@@ -1,14 +1,11 @@
 #include "runtime/model/decoder.h"
 
 #include <cmath>
-#include <cstring>
-
-#include "runtime/model/rope_table.h"
 
 namespace aurora {
 
 Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const KvCache& cache,
-                 std::int64_t max_positions, Backend& backend, Stream& stream)
+                 const RopeTable& rope, Backend& backend, Stream& stream)
     : config_(&config),
       weights_(&weights),
       cache_(&cache),
@@ -31,13 +28,12 @@ Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const 
       up_space_(backend),
       output_space_(backend),
       logits_space_(backend) {
-  const RopeTable table = make_rope_table(config.rope, config.head_width, max_positions);
-  const std::size_t bytes = table.cosine.size() * sizeof(float);
+  const std::size_t bytes = rope.cosine.size() * sizeof(float);
   rope_memory_ = backend.allocate(2 * bytes, MemorySpace::kDevice);
-  cosine_ = Tensor(rope_memory_.data(), DType::kFloat32, {max_positions, config.head_width / 2});
-  sine_ = Tensor(rope_memory_.data() + bytes, DType::kFloat32, {max_positions, config.head_width / 2});
-  backend.copy(stream, cosine_.bytes(), table.cosine.data(), bytes);
-  backend.copy(stream, sine_.bytes(), table.sine.data(), bytes);
+  cosine_ = Tensor(rope_memory_.data(), DType::kFloat32, {rope.num_positions, rope.half_width});
+  sine_ = Tensor(rope_memory_.data() + bytes, DType::kFloat32, {rope.num_positions, rope.half_width});
+  backend.copy(stream, cosine_.bytes(), rope.cosine.data(), bytes);
+  backend.copy(stream, sine_.bytes(), rope.sine.data(), bytes);
   stream.synchronize(std::chrono::steady_clock::now() + std::chrono::minutes(1));
 }
 

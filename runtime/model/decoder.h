@@ -14,6 +14,7 @@
 #include "runtime/model/kv_cache.h"
 #include "runtime/model/model_config.h"
 #include "runtime/model/model_weights.h"
+#include "runtime/model/rope_table.h"
 
 namespace aurora {
 
@@ -34,9 +35,9 @@ struct StepBatch {
 
 class Decoder {
  public:
-  /// `max_positions`: longest sequence that will be decoded. All references must outlive the decoder.
+  /// `rope` covers the longest sequence that will be decoded. References but `rope` must outlive the decoder.
   Decoder(const ModelConfig& config, const SharedTensors& weights, const KvCache& cache,
-          std::int64_t max_positions, Backend& backend, Stream& stream);
+          const RopeTable& rope, Backend& backend, Stream& stream);
 
   /// Uploads the batch, which must stay unchanged until the step is over, and embeds its tokens.
   void begin(const StepBatch& batch);

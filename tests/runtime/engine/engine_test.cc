@@ -59,6 +59,30 @@ TEST(Engine, AnswersTheReferencesUnderEveryOrderAndOnWorkerStreams) {
   }
 }
 
+TEST(Engine, AnswersTheFixturesOfTheOtherArchitecturesTogether) {
+  EngineOptions options;
+  std::vector<GenerationRequest> requests;
+  std::map<RequestId, std::vector<TokenId>> expected;
+  for (const char* name : {"tiny-qwen2-moe", "tiny-olmoe", "tiny-mixtral-window"}) {
+    const auto folder = std::filesystem::path(AURORA_SOURCE_DIR) / "tests" / "fixtures" / name;
+    options.models.push_back(test::model_options(folder));
+    for (const ReferencePrompt& prompt : test::read_reference(folder)) {
+      GenerationRequest request;
+      request.id = requests.size();
+      request.model = name;
+      request.prompt_token_ids = prompt.prompt_ids;
+      request.sampling.max_tokens = static_cast<std::int32_t>(prompt.greedy_ids.size());
+      expected[request.id] = prompt.greedy_ids;
+      requests.push_back(std::move(request));
+    }
+  }
+  for (const int num_ranks : {1, 3, 8}) {
+    const EngineRun run = test::run_engine(options, num_ranks, requests);
+    for (const auto& [id, ids] : expected)
+      EXPECT_EQ(run.results.at(id).token_ids, ids) << run.results.at(id).model;
+  }
+}
+
 /// Tokens of every request, and the seeds and temperatures that make sampling matter.
 std::vector<GenerationRequest> sampled_requests() {
   std::map<RequestId, ReferencePrompt> expected;

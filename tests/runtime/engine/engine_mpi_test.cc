@@ -1,0 +1,47 @@
+// The engine over MPI: all references of both example models together, on as many ranks as mpirun started.
+#include <iostream>
+
+#include "runtime/transport/mpi_session.h"
+#include "runtime/transport/mpi_transport.h"
+#include "tests/support/engine_harness.h"
+
+namespace {
+
+using namespace aurora;
+
+/// Number of answers that differ from the reference.
+int run_references(Transport& transport, bool deterministic, Schedule schedule) {
+  std::map<RequestId, test::ReferencePrompt> expected;
+  test::ListFeed feed(test::reference_requests(expected), 7);
+  EngineOptions options = test::example_options();
+  options.deterministic = deterministic;
+  options.schedule = schedule;
+  const auto backend = create_backend("cpu", {.deterministic = deterministic});
+  Engine engine(options, transport, *backend);
+  engine.run(transport.rank() == 0 ? &feed : nullptr);
+  if (transport.rank() != 0) return 0;
+  int num_wrong = feed.results().size() == expected.size() ? 0 : 1;
+  for (const auto& [id, result] : feed.results()) {
+    if (result.token_ids == expected[id].greedy_ids && result.text == expected[id].greedy_text) continue;
+    std::cerr << "wrong answer to " << expected[id].prompt << ": " << result.text << '\n';
+    ++num_wrong;
+  }
+  return num_wrong;
+}
+
+}  // namespace
+
+int main() {
+  try {
+    MpiSession session;
+    const auto transport = create_mpi_transport(session);
+    int num_wrong = run_references(*transport, false, Schedule::kColocated);
+    num_wrong += run_references(*transport, true, Schedule::kSerial);
+    if (transport->rank() == 0)
+      std::cout << num_wrong << " wrong answers on " << transport->num_ranks() << " ranks\n";
+    return num_wrong == 0 ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+}
