@@ -10,6 +10,7 @@
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
 #include "launch/nearest_name.h"
+#include "runtime/transport/transport_registry.h"
 
 namespace aurora {
 namespace {
@@ -295,10 +296,10 @@ Resolved resolve_backend(const std::string& wanted, const std::vector<std::strin
 }
 
 Resolved resolve_transport(const std::string& wanted, bool is_under_mpi) {
-  if (wanted == "nccl") {
-    throw Error(ErrorKind::kUnsupported, "--transport nccl: not in this build, which has: mpi,threads");
+  if (wanted != "auto") {
+    require_transport(wanted);
+    return {wanted, ""};
   }
-  if (wanted != "auto") return {wanted, ""};
   if (is_under_mpi) return {"mpi", "started by an MPI launcher"};
   return {"threads", "not started by an MPI launcher"};
 }

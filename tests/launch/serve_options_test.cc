@@ -180,8 +180,8 @@ TEST(ServeOptions, AutoSaysWhatItChoseAndAMissingChoiceSaysWhatIsThere) {
   EXPECT_EQ(resolve_transport("auto", true).name, "mpi");
   EXPECT_EQ(resolve_transport("auto", false).name, "threads");
   EXPECT_EQ(resolve_transport("threads", true).name, "threads");
-  EXPECT_EQ(thrown_text([] { resolve_transport("nccl", true); }),
-            "unsupported: --transport nccl: not in this build, which has: mpi,threads");
+  const std::string missing = thrown_text([] { resolve_transport("nccl", true); });
+  EXPECT_NE(missing.find("\"nccl\"; choose one of: mpi, threads"), std::string::npos) << missing;
 }
 
 TEST(ServeOptions, TheLauncherIsKnownByItsVariables) {
