@@ -1,0 +1,90 @@
+"""One model in Hugging Face transformers, generating on request: the other side of compare_transformers.py.
+
+    python3 transformers_worker.py CHECKPOINT_FOLDER
+
+Reads JSON lines from standard input and answers each with one on standard output. A request is
+{"settings": {...}, "prompts": [[token ids], ...], "max_tokens": n}; settings are `threads`, `attention`, `experts`,
+`cache` and `batch`. The answer is {"seconds": s, "tokens": [[ids], ...]} or {"error": text}. {"sgemm": threads} measures
+the float32 matrix products of this machine and answers {"flops_per_second": f}.
+"""
+
+import json
+import os
+import sys
+import time
+
+import torch
+import transformers
+
+
+def load(folder):
+    transformers.logging.set_verbosity_error()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    # Like ignore_eos: no end token stops a sequence, none is suppressed either.
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def generate_batch(model, prompts, max_tokens, cache):
+    """Greedy continuations of prompts padded on the left to one length, in one generate() call."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt):] = torch.tensor(prompt)
+        mask[row, width - len(prompt):] = 1
+    with torch.inference_mode():
+        generated = model.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens, pad_token_id=0, eos_token_id=None,
+            cache_implementation="static" if cache == "static" else None)
+    return generated[:, width:].tolist()
+
+
+def generate(model, prompts, max_tokens, settings):
+    """All prompts in batches of like length, so that little is padded."""
+    torch.set_num_threads(settings["threads"])
+    model.set_attn_implementation(settings["attention"])
+    model.set_experts_implementation(settings["experts"])
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    tokens = [None] * len(prompts)
+    begin = time.perf_counter()
+    for start in range(0, len(order), settings["batch"]):
+        chosen = order[start:start + settings["batch"]]
+        batch = generate_batch(model, [prompts[index] for index in chosen], max_tokens, settings["cache"])
+        for index, ids in zip(chosen, batch):
+            tokens[index] = ids
+    return {"seconds": time.perf_counter() - begin, "tokens": tokens}
+
+
+def measure_sgemm(threads, size=1024, repeats=20):
+    torch.set_num_threads(threads)
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - begin)
+    return {"flops_per_second": 2 * size**3 / best}
+
+
+def answer(model, request):
+    if "sgemm" in request:
+        return measure_sgemm(request["sgemm"])
+    return generate(model, request["prompts"], request["max_tokens"], request["settings"])
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print must not mix with the answers
+    model = load(sys.argv[1])
+    print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}), file=answers, flush=True)
+    for line in sys.stdin:
+        try:
+            reply = answer(model, json.loads(line))
+        except Exception as failure:  # a setting this version cannot do is an answer, not an end
+            reply = {"error": f"{type(failure).__name__}: {failure}"[:300]}
+        print(json.dumps(reply), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
