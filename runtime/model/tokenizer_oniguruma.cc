@@ -17,8 +17,9 @@ namespace {
 // White_Space, spelled out: PCRE2's own \s also takes U+180E, which Oniguruma does not.
 constexpr std::string_view kWhitespaceItems =
     R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-// PCRE2's own \w (before 10.43) lacks marks and connector punctuation.
-constexpr std::string_view kWordItems = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// PCRE2's own \w (before 10.43) lacks marks and connector punctuation. The six characters are superscripts
+// and fractions, which Oniguruma's Latin-1 table counts as parts of words.
+constexpr std::string_view kWordItems = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHexItems = "0-9A-Fa-f";
 
 /// Long names of general categories; PCRE2 knows only the short ones.

@@ -5,6 +5,10 @@
 // by name what has no equivalent (nested classes, &&, \G, \R, conditionals, ...), so that a pattern never
 // silently means something else.
 //
+// Properties are those of the installed PCRE2: Unicode 14 with its version 10.42 of Debian 12 and
+// Ubuntu 24.04, where Oniguruma has Unicode 16. Case-insensitive matching is by single characters ("ss" does
+// not match a sharp s).
+//
 // Matching is bounded: a search that needs more steps than a limit linear in the length of the text is an
 // error, not a hang. Thread-safe: a pattern is immutable, the match state is per call.
 #pragma once

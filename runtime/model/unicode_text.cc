@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <vector>
 
 #include "kernels/error.h"
@@ -45,6 +46,32 @@ bool is_inert(char32_t character, NormalForm form) noexcept {
   return character < 0x0300 || (character >= 0x3001 && character <= 0x3029) ||  // Latin, CJK punctuation
          (character >= 0x3041 && character <= 0x3096) ||
          (character >= 0x30A1 && character <= 0x30FA);  // kana
+}
+
+struct CharacterRange {
+  char32_t first;
+  char32_t last;
+};
+
+/// Characters with a decomposition or a combining class that entered Unicode after version 9, which is the
+/// version that the normalizers of `tokenizers` 0.23.3 know: there they are plain characters, and so they are
+/// here. Found by comparing every code point, alone and between marks.
+constexpr CharacterRange kNewerCharacters[] = {
+    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},
+    {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA},   {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
+    {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785},
+    {0x10787, 0x107B0}, {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E},
+    {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938}, {0x1193D, 0x1193E},
+    {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
+    {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+
+bool is_newer(char32_t character) noexcept {
+  const auto* range = std::lower_bound(std::begin(kNewerCharacters), std::end(kNewerCharacters), character,
+                                       [](const CharacterRange& r, char32_t c) { return r.last < c; });
+  return range != std::end(kNewerCharacters) && range->first <= character;
 }
 
 /// Canonical ordering: stable sort by combining class between starters. utf8proc sorts by swapping
@@ -213,16 +240,18 @@ std::string normalize(std::string_view text, NormalForm form) {
   std::string normalized;
   normalized.reserve(text.size());
   std::size_t copied_until = 0;  // text[0, copied_until) is in `normalized`
-  std::size_t boundary = 0;      // start of the last inert character before `offset`
+  std::size_t boundary = 0;      // where a text before `offset` may be cut last
   for (std::size_t offset = 0; offset < text.size();) {
-    if (is_inert(character_at(text, offset), form)) {
-      boundary = offset;
-      offset += utf8_length(text[offset]);
+    const char32_t character = character_at(text, offset);
+    const std::size_t next = offset + utf8_length(text[offset]);
+    if (is_inert(character, form) || is_newer(character)) {
+      boundary = is_newer(character) ? next : offset;  // nothing combines with a newer character
+      offset = next;
       continue;
     }
-    while (offset < text.size() && !is_inert(character_at(text, offset), form)) {
+    const auto takes_part = [&](char32_t c) { return !is_inert(c, form) && !is_newer(c); };
+    while (offset < text.size() && takes_part(character_at(text, offset)))
       offset += utf8_length(text[offset]);
-    }
     const std::size_t segment = std::max(boundary, copied_until);
     normalized.append(text, copied_until, segment - copied_until);
     append_normalized(text.substr(segment, offset - segment), form, normalized);
