@@ -64,9 +64,8 @@ ClockOffset estimate_clock_offset(Transport& transport, int root, std::uint32_t 
       if (peer != root) answer_rank(transport, peer, tag, deadline, word);
     }
     return {};
-  } catch (const Error& error) {
-    // `word` goes with this frame, so the transport must let go of it.
-    if (error.kind() != ErrorKind::kAborted) transport.abort(error.what());
+  } catch (const std::exception& error) {
+    transport.abort(error.what());  // `word` goes with this frame, so the transport must let go of it
     throw;
   }
 }

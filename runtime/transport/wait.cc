@@ -141,9 +141,6 @@ template <typename Body>
 void run_collective(Transport& transport, Body body) {
   try {
     body();
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kAborted) transport.abort(error.what());
-    throw;
   } catch (const std::exception& error) {
     transport.abort(error.what());
     throw;

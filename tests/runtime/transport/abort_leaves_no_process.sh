@@ -13,7 +13,7 @@ marker="probe-$$-$RANDOM$RANDOM"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# The process ids whose command line holds the marker, this script's own helpers aside.
+# The process ids whose command line holds the marker; this script's own does not.
 marked_processes() {
   local file
   for file in /proc/[0-9]*/cmdline; do

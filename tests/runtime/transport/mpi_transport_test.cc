@@ -1,5 +1,7 @@
 // The conformance cases over MPI processes, and what only this transport has. Every rank runs every test in
 // the same order; a failure on any rank makes its process, and with it mpirun, return non-zero.
+#include "runtime/transport/mpi_transport.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -7,7 +9,6 @@
 
 #include "kernels/error.h"
 #include "runtime/transport/mpi_session.h"
-#include "runtime/transport/mpi_transport.h"
 #include "runtime/transport/wait.h"
 #include "tests/runtime/transport/transport_conformance.h"
 

@@ -1,11 +1,12 @@
 // The conformance cases over threads of one process, and what only this transport has.
+#include "runtime/transport/thread_transport.h"
+
 #include <gtest/gtest.h>
 
 #include <thread>
 #include <vector>
 
 #include "kernels/error.h"
-#include "runtime/transport/thread_transport.h"
 #include "tests/runtime/transport/transport_conformance.h"
 
 namespace aurora {

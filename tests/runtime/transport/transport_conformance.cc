@@ -457,6 +457,45 @@ void a_collective_that_misses_its_deadline_names_the_missing_ranks_and_aborts(Tr
   }
 }
 
+// Stands between a collective and its transport and fails by itself, as a layer that watches for signals
+// does.
+class InterruptedTransport final : public Transport {
+ public:
+  InterruptedTransport(Transport& inner, int num_calls) : inner_(inner), num_calls_left_(num_calls) {}
+  std::string_view name() const override { return inner_.name(); }
+  int rank() const override { return inner_.rank(); }
+  int num_ranks() const override { return inner_.num_ranks(); }
+  Ticket post(std::span<const Message> messages) override {
+    count_down();
+    return inner_.post(messages);
+  }
+  bool test(Ticket ticket) override {
+    count_down();
+    return inner_.test(ticket);
+  }
+  void progress() override { inner_.progress(); }
+  void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
+
+ private:
+  void count_down() {
+    if (num_calls_left_-- == 0) throw Error(ErrorKind::kAborted, "interrupted");
+  }
+  Transport& inner_;
+  int num_calls_left_;
+};
+
+// Its memory goes with its frame while messages are under way, so it must tell the transport, whatever the
+// error.
+void a_collective_that_is_interrupted_lets_go_of_its_memory(Transport& transport) {
+  if (transport.num_ranks() == 1) return;
+  const Bytes mine(50000);
+  expect_error(ErrorKind::kAborted, {"interrupted"}, [&] {
+    InterruptedTransport interrupted(transport, transport.rank() == 0 ? transport.num_ranks() + 3 : 1 << 30);
+    for (;;) all_gather(interrupted, mine, kTag, soon(), "payloads");
+  });
+  expect_error(ErrorKind::kAborted, {"interrupted"}, [&] { progress_until(transport, soon()); });
+}
+
 // --- Collectives. Sizes around the 248 bytes that travel with the size, and zero, differ by rank.
 
 constexpr std::array<std::size_t, 8> kSizes = {0, 1, 247, 248, 249, 1000, 70000, 300001};
@@ -550,6 +589,7 @@ constexpr ConformanceCase kCases[] = {
     {"AMissedDeadlineNamesWhatWasWaitedFor", a_missed_deadline_names_what_was_waited_for},
     {"ACollectiveThatMissesItsDeadlineNamesTheMissingRanksAndAborts",
      a_collective_that_misses_its_deadline_names_the_missing_ranks_and_aborts},
+    {"ACollectiveThatIsInterruptedLetsGoOfItsMemory", a_collective_that_is_interrupted_lets_go_of_its_memory},
     {"AllGatherBringsEveryRanksBytesToEveryRank", all_gather_brings_every_ranks_bytes_to_every_rank},
     {"GatherBringsEveryRanksBytesToTheRoot", gather_brings_every_ranks_bytes_to_the_root},
     {"BroadcastBringsTheRootsBytesToEveryRank", broadcast_brings_the_roots_bytes_to_every_rank},

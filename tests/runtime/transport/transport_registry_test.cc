@@ -1,9 +1,10 @@
+#include "runtime/transport/transport_registry.h"
+
 #include <gtest/gtest.h>
 
 #include <string>
 
 #include "kernels/error.h"
-#include "runtime/transport/transport_registry.h"
 
 namespace aurora {
 namespace {
