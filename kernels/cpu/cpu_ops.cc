@@ -1,5 +1,7 @@
 #include "kernels/cpu/cpu_ops.h"
 
+#include <algorithm>
+#include <array>
 #include <string>
 
 namespace aurora::cpu {
@@ -11,15 +13,16 @@ CpuStream& cpu_stream(Stream& stream) {
 }
 
 void check_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, std::string_view name) {
-  bool fits = tensor.num_dims() <= Tensor::kMaxDims;
-  int index = 0;
-  for (const std::int64_t extent : shape) fits = fits && tensor.dim(index++) == extent;
-  while (index < Tensor::kMaxDims) fits = fits && tensor.dim(index++) == 1;
+  std::array<std::int64_t, Tensor::kMaxDims> expected;
+  expected.fill(1);
+  std::copy(shape.begin(), shape.end(), expected.begin());
+  bool fits = true;
+  for (int i = 0; i < Tensor::kMaxDims; ++i) fits &= tensor.dim(i) == expected[static_cast<std::size_t>(i)];
   if (fits) return;
   std::string text = std::string(name) + " is [";
   for (int i = 0; i < tensor.num_dims(); ++i) text += (i > 0 ? ", " : "") + std::to_string(tensor.dim(i));
   text += "], expected [";
-  index = 0;
+  int index = 0;
   for (const std::int64_t extent : shape) text += (index++ > 0 ? ", " : "") + std::to_string(extent);
   check(false, text + "]");
 }
