@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "kernels/error.h"
-#include "launch/nearest_name.h"
+#include "runtime/plan_io/nearest_name.h"
 
 namespace aurora {
 namespace {

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "launch/nearest_name.h"
+#include "runtime/plan_io/nearest_name.h"
 
 namespace aurora {
 namespace {

@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <span>
 #include <sstream>
 #include <utility>
 
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
-#include "launch/nearest_name.h"
+#include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
 
 namespace aurora {
@@ -187,11 +188,14 @@ void take_flags(const std::vector<FlagText>& flags, CommandLine& command) {
   }
 }
 
-bool has_variable(const Environment& environment, std::string_view name) {
+std::optional<int> number_variable(const Environment& environment, std::string_view name) {
   for (const std::string& line : environment) {
-    if (line.size() > name.size() && line.rfind(name, 0) == 0 && line[name.size()] == '=') return true;
+    if (line.size() <= name.size() || line.rfind(name, 0) != 0 || line[name.size()] != '=') continue;
+    int number = 0;
+    const char* first = line.data() + name.size() + 1;
+    if (std::from_chars(first, line.data() + line.size(), number).ec == std::errc()) return number;
   }
-  return false;
+  return std::nullopt;
 }
 
 void append_line(std::string& text, const Field& field, const std::string& value, const std::string& why) {
@@ -295,33 +299,36 @@ Resolved resolve_backend(const std::string& wanted, const std::vector<std::strin
               "--backend " + wanted + ": not in this build, which has: " + joined(available));
 }
 
-Resolved resolve_transport(const std::string& wanted, bool is_under_mpi) {
-  if (wanted != "auto") {
-    require_transport(wanted);
-    return {wanted, ""};
+Resolved resolve_transport(const std::string& wanted, const LaunchedProcess& launched) {
+  if (wanted == "auto") {
+    if (launched.is_under_mpi) return {"mpi", "started by an MPI launcher"};
+    return {"threads", "not started by an MPI launcher"};
   }
-  if (is_under_mpi) return {"mpi", "started by an MPI launcher"};
-  return {"threads", "not started by an MPI launcher"};
+  require_transport(wanted);
+  if (wanted == "threads" && launched.num_processes > 1) {
+    throw flag_error(
+        "--transport threads: the launcher started " + std::to_string(launched.num_processes) +
+        " processes, and each would do all the work; start one with --ranks N, or use --transport mpi");
+  }
+  return {wanted, ""};
 }
 
-bool is_started_by_mpi(const Environment& environment) {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"}) {
-    if (has_variable(environment, name)) return true;
-  }
-  return false;
-}
-
-int rank_from_environment(const Environment& environment) {
-  for (const std::string name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-    for (const std::string& line : environment) {
-      if (line.rfind(name + "=", 0) != 0) continue;
-      int rank = 0;
-      const char* first = line.data() + name.size() + 1;
-      const char* last = line.data() + line.size();
-      if (std::from_chars(first, last, rank).ec == std::errc()) return rank;
+LaunchedProcess launched_process(const Environment& environment) {
+  constexpr std::string_view kRanks[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
+  constexpr std::string_view kSizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+  LaunchedProcess launched;
+  const auto first_number = [&](std::span<const std::string_view> names, int& number) {
+    for (const std::string_view name : names) {
+      const std::optional<int> found = number_variable(environment, name);
+      if (!found) continue;
+      number = *found;
+      launched.is_under_mpi = true;
+      return;
     }
-  }
-  return 0;
+  };
+  first_number(kRanks, launched.rank);
+  first_number(kSizes, launched.num_processes);
+  return launched;
 }
 
 EngineOptions engine_options(const ServeOptions& options, const std::vector<ModelConfiguration>& models) {

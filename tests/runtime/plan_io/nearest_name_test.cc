@@ -1,4 +1,4 @@
-#include "launch/nearest_name.h"
+#include "runtime/plan_io/nearest_name.h"
 
 #include <gtest/gtest.h>
 
