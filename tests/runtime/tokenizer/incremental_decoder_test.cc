@@ -60,9 +60,9 @@ TEST(IncrementalDecoder, OwesWhatTheGeneratedTokensAddToTheirContext) {
         ASSERT_TRUE(std::string_view(text).ends_with(added))
             << expected.name << ", cut at " << cut << ": " << ::testing::PrintToString(ids);
         // Where the context's own text is a beginning of the whole, it is exactly what is missing, unless a
-        // character or a replaced string spans the cut.
+        // character spans the cut or the end of the context reads differently with more behind it.
         const std::string before = expected.tokenizer.decode(all.first(cut));
-        const bool may_span = expected.name.starts_with("decoder fuse and replace");
+        const bool may_span = expected.name.starts_with("decoder fuse and");
         if (!may_span && text.starts_with(before) && !before.ends_with(kReplacementCharacter)) {
           ASSERT_EQ(before.size() + added.size(), text.size())
               << expected.name << ", cut at " << cut << ": " << ::testing::PrintToString(ids);
