@@ -66,4 +66,13 @@ void OutputFile::fail(const char* action) const {
 
 void check_writable(const std::filesystem::path& path) { const OutputFile opened(path); }
 
+std::filesystem::path path_for_model(const std::filesystem::path& path, const std::string& model,
+                                     std::size_t num_models) {
+  if (num_models == 1) return path;
+  std::filesystem::path result = path;
+  result.replace_extension();
+  result += "." + model + path.extension().string();
+  return result;
+}
+
 }  // namespace aurora

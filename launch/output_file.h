@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace aurora {
@@ -43,5 +44,10 @@ class OutputFile {
 /// For a file that somebody else writes later: throws kIo when `path` cannot be created or replaced. Creates
 /// nothing that stays.
 void check_writable(const std::filesystem::path& path);
+
+/// Where a file that exists once per model goes: `path` itself for a single model, otherwise with the model's
+/// name before the extension (traffic.json -> traffic.tiny-mixtral.json).
+std::filesystem::path path_for_model(const std::filesystem::path& path, const std::string& model,
+                                     std::size_t num_models);
 
 }  // namespace aurora

@@ -147,8 +147,8 @@ std::string expert_list(const LayerPlacement& placement, GpuId gpu) {
            share_text(share_of(experts[end])) == share) {
       ++end;
     }
-    text += (text.empty() ? "" : " ") + std::to_string(experts[i].value);
-    if (end > i + 1) text += "-" + std::to_string(experts[end - 1].value);
+    text += fmt::format("{}{}", text.empty() ? "" : " ", experts[i].value);
+    if (end > i + 1) text += fmt::format("-{}", experts[end - 1].value);
     text += share;
     i = end;
   }

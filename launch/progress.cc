@@ -42,10 +42,10 @@ void ProgressDisplay::clear() {
 }
 
 std::string progress_text(const BatchProgress& progress, double seconds) {
-  std::string text = std::to_string(progress.num_answered) + " of ";
   const bool is_total_known = progress.total_prompts >= 0;
-  text += std::to_string(is_total_known ? progress.total_prompts : progress.num_prompts) + " prompts";
-  text += fmt::format(", {} tokens", progress.num_tokens);
+  std::string text =
+      fmt::format("{} of {} prompts, {} tokens", progress.num_answered,
+                  is_total_known ? progress.total_prompts : progress.num_prompts, progress.num_tokens);
   if (seconds > 0)
     text += fmt::format(", {:.1f} tokens/s", static_cast<double>(progress.num_tokens) / seconds);
   if (progress.num_failed > 0) text += fmt::format(", {} failed", progress.num_failed);
@@ -56,7 +56,9 @@ std::string progress_bar(const BatchProgress& progress, int width) {
   if (progress.total_prompts <= 0) return "";
   const std::int64_t answered = std::min(progress.num_answered, progress.total_prompts);
   const auto filled = static_cast<std::size_t>(answered * width / progress.total_prompts);
-  return "[" + std::string(filled, '#') + std::string(static_cast<std::size_t>(width) - filled, '.') + "]";
+  std::string bar(static_cast<std::size_t>(width), '.');
+  std::fill_n(bar.begin(), filled, '#');
+  return fmt::format("[{}]", bar);
 }
 
 }  // namespace aurora

@@ -80,12 +80,18 @@ struct Resolved {
 /// Turns "auto" into a name and refuses, with kUnsupported and the list of what is there, what this build
 /// lacks.
 Resolved resolve_backend(const std::string& wanted, const std::vector<std::string>& available);
-/// `is_under_mpi`: this process was started by an MPI launcher.
-Resolved resolve_transport(const std::string& wanted, bool is_under_mpi);
-/// True when the variables of an MPI launcher (Open MPI, MPICH and others through PMI or PMIx) are there.
-bool is_started_by_mpi(const Environment& environment);
-/// The rank that the launcher gave this process, known before MPI is initialised; 0 when there is none.
-int rank_from_environment(const Environment& environment);
+/// What the variables of an MPI launcher (Open MPI, or MPICH and others through PMI or PMIx) say before MPI
+/// is initialised.
+struct LaunchedProcess {
+  bool is_under_mpi = false;
+  int rank = 0;
+  int num_processes = 1;  // 1 also when the launcher does not say
+};
+LaunchedProcess launched_process(const Environment& environment);
+
+/// `launched` is what the MPI launcher said about this process. Threads are refused when it started several:
+/// each would do the whole work.
+Resolved resolve_transport(const std::string& wanted, const LaunchedProcess& launched);
 
 /// The engine's options out of the run's and the models'. Throws Error(kInvalidArgument) for settings that
 /// exclude each other.

@@ -177,19 +177,28 @@ TEST(ServeOptions, AutoSaysWhatItChoseAndAMissingChoiceSaysWhatIsThere) {
   EXPECT_EQ(resolve_backend("cpu", {"cpu"}).why, "");
   EXPECT_EQ(thrown_text([] { resolve_backend("cuda", {"cpu"}); }),
             "unsupported: --backend cuda: not in this build, which has: cpu");
-  EXPECT_EQ(resolve_transport("auto", true).name, "mpi");
-  EXPECT_EQ(resolve_transport("auto", false).name, "threads");
-  EXPECT_EQ(resolve_transport("threads", true).name, "threads");
-  const std::string missing = thrown_text([] { resolve_transport("nccl", true); });
+  EXPECT_EQ(resolve_transport("auto", {true, 1, 4}).name, "mpi");
+  EXPECT_EQ(resolve_transport("auto", {}).name, "threads");
+  EXPECT_EQ(resolve_transport("threads", {true, 0, 1}).name, "threads");
+  const std::string missing = thrown_text([] { resolve_transport("nccl", {}); });
   EXPECT_NE(missing.find("\"nccl\"; choose one of: mpi, threads"), std::string::npos) << missing;
 }
 
 TEST(ServeOptions, TheLauncherIsKnownByItsVariables) {
-  EXPECT_FALSE(is_started_by_mpi({"PATH=/bin", "OMPI_COMM_WORLD_SIZE_X=2"}));
-  EXPECT_TRUE(is_started_by_mpi({"OMPI_COMM_WORLD_SIZE=2", "OMPI_COMM_WORLD_RANK=1"}));
-  EXPECT_EQ(rank_from_environment({"OMPI_COMM_WORLD_RANK=1"}), 1);
-  EXPECT_EQ(rank_from_environment({"PMI_RANK=3"}), 3);
-  EXPECT_EQ(rank_from_environment({}), 0);
+  const LaunchedProcess alone = launched_process({"PATH=/bin", "OMPI_COMM_WORLD_SIZE_X=2"});
+  EXPECT_FALSE(alone.is_under_mpi);
+  EXPECT_EQ(alone.rank, 0);
+  EXPECT_EQ(alone.num_processes, 1);
+  const LaunchedProcess second = launched_process({"OMPI_COMM_WORLD_SIZE=2", "OMPI_COMM_WORLD_RANK=1"});
+  EXPECT_TRUE(second.is_under_mpi);
+  EXPECT_EQ(second.rank, 1);
+  EXPECT_EQ(second.num_processes, 2);
+  EXPECT_EQ(launched_process({"PMI_RANK=3", "PMI_SIZE=8"}).num_processes, 8);
+}
+
+TEST(ServeOptions, ThreadsInSeveralProcessesAreRefused) {
+  const std::string text = thrown_text([] { resolve_transport("threads", {true, 0, 4}); });
+  EXPECT_NE(text.find("the launcher started 4 processes"), std::string::npos) << text;
 }
 
 TEST(ServeOptions, TheDumpSaysWhoSetEachValue) {

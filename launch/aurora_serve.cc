@@ -1,0 +1,92 @@
+// aurora-serve: answers prompts from several mixture-of-experts models on a number of ranks, which are MPI
+// processes or threads of this one.
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "kernels/error.h"
+#include "launch/interrupt.h"
+#include "launch/logging.h"
+#include "launch/serve.h"
+#include "launch/serve_options.h"
+#include "runtime/transport/mpi_session.h"
+#include "runtime/transport/mpi_transport.h"
+#include "runtime/transport/thread_transport.h"
+
+extern char** environ;
+
+namespace aurora {
+namespace {
+
+/// mpirun kills about a second after it has passed a signal on.
+constexpr std::chrono::milliseconds kInterruptGrace(700);
+/// How long the ranks of a failed job wait for each other before MPI ends them all.
+constexpr std::chrono::milliseconds kFarewellGrace(500);
+
+Environment environment_lines() {
+  Environment lines;
+  for (char** line = environ; *line != nullptr; ++line) lines.emplace_back(*line);
+  return lines;
+}
+
+int run_on_mpi(const CommandLine& command, const Resolved& choice) {
+  MpiSession session;
+  int exit_code = kExitFailed;
+  {
+    const std::unique_ptr<Transport> transport = create_mpi_transport(session);
+    exit_code = serve_rank(command, choice, *transport);
+  }
+  if (exit_code != kExitAnswered && exit_code != kExitSomeFailed) {
+    session.terminate_after_abort(exit_code, kFarewellGrace);
+  }
+  return exit_code;
+}
+
+int run_on_threads(const CommandLine& command, const Resolved& choice) {
+  const auto num_ranks = static_cast<int>(std::max<std::int64_t>(1, command.options.ranks));
+  ThreadFabric fabric(num_ranks);
+  std::vector<int> exit_codes(static_cast<std::size_t>(num_ranks), kExitFailed);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const std::unique_ptr<Transport> transport = fabric.connect(rank);
+      exit_codes[static_cast<std::size_t>(rank)] = serve_rank(command, choice, *transport);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const int exit_code : exit_codes) {
+    if (exit_code != kExitAnswered && exit_code != kExitSomeFailed) return exit_code;
+  }
+  return exit_codes.front();
+}
+
+int run(const std::vector<std::string>& arguments, const Environment& environment) {
+  const CommandLine command = parse_command_line(arguments, environment);
+  const LaunchedProcess launched = launched_process(environment);
+  if (command.action == CommandAction::kPrint) {
+    if (launched.rank == 0) std::fputs(command.text.c_str(), stdout);
+    return kExitAnswered;
+  }
+  start_logging({command.options.log_level, command.options.quiet});
+  const Resolved choice = resolve_transport(command.options.transport, launched);
+  install_interrupt_handlers(kInterruptGrace);
+  return choice.name == "mpi" ? run_on_mpi(command, choice) : run_on_threads(command, choice);
+}
+
+}  // namespace
+}  // namespace aurora
+
+int main(int argc, char** argv) {
+  const aurora::Environment environment = aurora::environment_lines();
+  try {
+    return aurora::run({argv + 1, argv + argc}, environment);
+  } catch (const std::exception& error) {
+    // Only what every rank finds alike comes here: the command line, or MPI that does not start.
+    if (aurora::launched_process(environment).rank == 0)
+      std::fprintf(stderr, "aurora-serve: %s\n", error.what());
+    return aurora::kExitFailed;
+  }
+}
