@@ -1,0 +1,136 @@
+#include "scheduler/layer_time.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace aurora {
+namespace {
+
+double maximum(const std::vector<double>& values) {
+  double largest = 0;
+  for (const double value : values) largest = std::max(largest, value);
+  return largest;
+}
+
+/// Both sides of all ports while exchanges are added to the wire one after the other.
+class Wire {
+ public:
+  explicit Wire(std::size_t num_gpus) : send_(num_gpus), receive_(num_gpus) {}
+
+  /// Adds an exchange; returns the time that everything added so far takes.
+  double add(const std::vector<double>& send_us, const std::vector<double>& receive_us) {
+    for (std::size_t gpu = 0; gpu < send_.size(); ++gpu) {
+      send_[gpu] += send_us[gpu];
+      receive_[gpu] += receive_us[gpu];
+      busiest_ = std::max({busiest_, send_[gpu], receive_[gpu]});
+    }
+    return busiest_;
+  }
+
+ private:
+  std::vector<double> send_;
+  std::vector<double> receive_;
+  double busiest_ = 0;
+};
+
+double dispatch_us(const LayerLoad& load) {
+  return std::max(maximum(load.dispatch_send_us), maximum(load.dispatch_receive_us));
+}
+double combine_us(const LayerLoad& load) {
+  return std::max(maximum(load.combine_send_us), maximum(load.combine_receive_us));
+}
+
+}  // namespace
+
+LayerLoad layer_load(const LayerDemand& demand, const LayerPlacement& placement, const ModelTraffic& model,
+                     const ClusterSpec& cluster) {
+  const auto n = static_cast<std::size_t>(demand.num_gpus);
+  LayerLoad load;
+  for (auto* values : {&load.gate_us, &load.expert_us, &load.aggregate_us, &load.dispatch_send_us,
+                       &load.dispatch_receive_us, &load.combine_send_us, &load.combine_receive_us}) {
+    values->assign(n, 0);
+  }
+  for (std::size_t gpu = 0; gpu < n; ++gpu) {
+    const double speed = cluster.gpus[gpu].compute;
+    load.gate_us[gpu] = demand.tokens[gpu] * (model.attention_us + model.gate_us) / speed;
+    load.aggregate_us[gpu] = demand.tokens[gpu] * model.aggregate_us / speed;
+  }
+  for (std::size_t expert = 0; expert < placement.experts.size(); ++expert) {
+    for (const ExpertReplica& replica : placement.experts[expert]) {
+      const double pairs = demand.expert_pairs[expert] * replica.share;
+      if (pairs <= 0) continue;
+      const auto gpu = static_cast<std::size_t>(replica.gpu.value);
+      load.expert_us[gpu] +=
+          (pairs * model.expert_us_per_token + model.expert_us_per_hit) / cluster.gpus[gpu].compute;
+    }
+  }
+  const std::vector<double> rows = exchange_rows(demand, placement);
+  for (std::size_t source = 0; source < n; ++source) {
+    const double source_port = cluster.gpus[source].port_gbps * kBytesPerUsOfGbps;
+    for (std::size_t destination = 0; destination < n; ++destination) {
+      if (source == destination) continue;
+      const double count = rows[source * n + destination];
+      const double destination_port = cluster.gpus[destination].port_gbps * kBytesPerUsOfGbps;
+      load.dispatch_send_us[source] += count * model.dispatch_bytes_per_token / source_port;
+      load.dispatch_receive_us[destination] += count * model.dispatch_bytes_per_token / destination_port;
+      load.combine_send_us[destination] += count * model.combine_bytes_per_token / destination_port;
+      load.combine_receive_us[source] += count * model.combine_bytes_per_token / source_port;
+    }
+  }
+  return load;
+}
+
+double exclusive_layer_time_us(const LayerLoad& load) {
+  double before = 0;
+  double after = 0;
+  for (std::size_t gpu = 0; gpu < load.gate_us.size(); ++gpu) {
+    before = std::max(
+        before, load.gate_us[gpu] + std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]));
+    after = std::max(after,
+                     load.expert_us[gpu] + std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]));
+  }
+  return before + after + maximum(load.aggregate_us);
+}
+
+double colocated_layer_time_us(std::span<const LayerLoad> loads) {
+  if (loads.empty()) return 0;
+  const std::size_t num_models = loads.size();
+  Wire wire(loads.front().gate_us.size());
+  // The first model's gate ran at the end of the layer before; the others' run now, one after the other.
+  std::vector<double> dispatch_end(num_models);
+  double gates_end = 0;
+  for (std::size_t model = 0; model < num_models; ++model) {
+    if (model > 0) gates_end += maximum(loads[model].gate_us);
+    const double together = wire.add(loads[model].dispatch_send_us, loads[model].dispatch_receive_us);
+    dispatch_end[model] = std::max(together, gates_end + dispatch_us(loads[model]));
+  }
+  double compute_end = gates_end;
+  std::vector<double> combine_end(num_models);
+  for (std::size_t model = 0; model < num_models; ++model) {
+    compute_end = std::max(compute_end, dispatch_end[model]) + maximum(loads[model].expert_us);
+    const double together = wire.add(loads[model].combine_send_us, loads[model].combine_receive_us);
+    combine_end[model] = std::max(together, compute_end + combine_us(loads[model]));
+  }
+  for (std::size_t model = 0; model < num_models; ++model) {
+    compute_end = std::max(compute_end, combine_end[model]) + maximum(loads[model].aggregate_us);
+  }
+  return compute_end + maximum(loads.front().gate_us);
+}
+
+double layer_time_us(std::span<const LayerLoad> loads) {
+  return loads.size() == 1 ? exclusive_layer_time_us(loads.front()) : colocated_layer_time_us(loads);
+}
+
+double utilisation(std::span<const LayerLoad> loads, double layer_time) {
+  if (loads.empty() || layer_time <= 0) return 0;
+  double computing = 0;
+  const std::size_t num_gpus = loads.front().gate_us.size();
+  for (const LayerLoad& load : loads) {
+    for (std::size_t gpu = 0; gpu < num_gpus; ++gpu) {
+      computing += load.gate_us[gpu] + load.expert_us[gpu] + load.aggregate_us[gpu];
+    }
+  }
+  return computing / static_cast<double>(num_gpus) / layer_time;
+}
+
+}  // namespace aurora

@@ -1,0 +1,226 @@
+#include "scheduler/placement.h"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+#include "scheduler/baseline_placements.h"
+#include "scheduler/colocation.h"
+#include "scheduler/expert_slots.h"
+#include "scheduler/placement_search.h"
+#include "scheduler/random.h"
+
+namespace aurora {
+namespace {
+
+using Placements = std::vector<LayerPlacement>;  // [model]
+
+/// Gives every model of the problem what `assign(model index)` returns.
+template <class Assign>
+Placements place_each(const LayerProblem& problem, const Assign& assign) {
+  Placements placements;
+  for (std::size_t model = 0; model < problem.num_models(); ++model)
+    placements.push_back(placement_of(assign(model)));
+  return placements;
+}
+
+Placements place_contiguous(const LayerProblem& problem, const PlacementOptions&) {
+  return place_each(problem, [&](std::size_t model) {
+    return contiguous_assignment(problem.demands[model].num_experts, problem.slots[model]);
+  });
+}
+
+Placements place_round_robin(const LayerProblem& problem, const PlacementOptions&) {
+  return place_each(problem, [&](std::size_t model) {
+    return round_robin_assignment(problem.demands[model].num_experts, problem.slots[model]);
+  });
+}
+
+/// `seed` is already that of the layer.
+Placements place_random(const LayerProblem& problem, const PlacementOptions& options) {
+  return place_each(problem, [&](std::size_t model) {
+    return random_assignment(problem.demands[model].num_experts, problem.slots[model],
+                             Random(options.seed + model).next());
+  });
+}
+
+Assignment paper_assignment(const LayerProblem& problem) {
+  if (problem.num_models() == 1) return {sorted_assignment(problem, 0)};
+  return paper_colocation(problem);
+}
+
+Placements to_placements(const Assignment& assignment) {
+  Placements placements;
+  for (const std::vector<int>& gpu_of_expert : assignment) placements.push_back(placement_of(gpu_of_expert));
+  return placements;
+}
+
+Placements place_paper(const LayerProblem& problem, const PlacementOptions&) {
+  return to_placements(paper_assignment(problem));
+}
+
+Placements place_lina(const LayerProblem& problem, const PlacementOptions&) {
+  return to_placements(lina_assignment(problem));
+}
+
+Placements place_eplb(const LayerProblem& problem, const PlacementOptions& options) {
+  Placements placements;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    placements.push_back(
+        eplb_placement(problem, model, problem.demands[model].num_experts + options.num_replicas));
+  }
+  return placements;
+}
+
+bool has_one_expert_per_gpu(const LayerProblem& problem) {
+  const auto num_usable = std::count_if(problem.slots.front().begin(), problem.slots.front().end(),
+                                        [](int slots) { return slots > 0; });
+  return problem.num_models() == 1 && problem.demands.front().num_experts <= num_usable;
+}
+
+/// Starts that are worth searching from: every model by itself as the simple policies do it, and the paper's
+/// answer.
+std::vector<Assignment> search_starts(const LayerProblem& problem, const PlacementOptions& options) {
+  std::vector<Assignment> starts(2);
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    starts[0].push_back(contiguous_assignment(problem.demands[model].num_experts, problem.slots[model]));
+    starts[1].push_back(sorted_assignment(problem, model));
+  }
+  if (has_one_expert_per_gpu(problem)) starts.push_back({best_single_assignment(problem)});
+  if (problem.num_models() == 1) return starts;
+  try {
+    starts.push_back(paper_colocation(problem));
+  } catch (const std::invalid_argument&) {
+    // The paper's colocation does not know memory limits; the other starts do.
+  }
+  Assignment alone;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    const SearchEffort effort{.max_evaluations = options.search_evaluations / 4, .seed = options.seed};
+    alone.push_back(improve_assignment(problem.only(model), {starts[1][model]}, effort).front());
+  }
+  starts.push_back(std::move(alone));
+  return starts;
+}
+
+Placements place_auto(const LayerProblem& problem, const PlacementOptions& options) {
+  std::vector<Assignment> starts = search_starts(problem, options);
+  std::size_t best = 0;
+  double best_time = layer_time_us(problem, starts[0]);
+  for (std::size_t start = 1; start < starts.size(); ++start) {
+    const double time = layer_time_us(problem, starts[start]);
+    if (time < best_time * (1 - 1e-9)) {
+      best = start;
+      best_time = time;
+    }
+  }
+  const SearchEffort effort{.max_evaluations = options.search_evaluations, .seed = options.seed};
+  return to_placements(improve_assignment(problem, std::move(starts[best]), effort));
+}
+
+Placements place_rec(const LayerProblem& problem, const PlacementOptions& options) {
+  Placements placements = place_random(problem, options);
+  placements.front() = place_auto(problem.only(0), options).front();
+  return placements;
+}
+
+struct PolicyRow {
+  PlacementPolicy policy;
+  std::string_view name;
+  Placements (*place)(const LayerProblem& problem, const PlacementOptions& options);
+};
+
+constexpr std::array kPolicies{
+    PolicyRow{PlacementPolicy::kAuto, "auto", place_auto},
+    PolicyRow{PlacementPolicy::kContiguous, "contiguous", place_contiguous},
+    PolicyRow{PlacementPolicy::kRoundRobin, "round-robin", place_round_robin},
+    PolicyRow{PlacementPolicy::kRandom, "random", place_random},
+    PolicyRow{PlacementPolicy::kPaper, "paper", place_paper},
+    PolicyRow{PlacementPolicy::kLina, "lina", place_lina},
+    PolicyRow{PlacementPolicy::kEplb, "eplb", place_eplb},
+    PolicyRow{PlacementPolicy::kRec, "rec", place_rec},
+};
+
+constexpr auto kPolicyList = [] {
+  std::array<PlacementPolicy, kPolicies.size()> list{};
+  for (std::size_t index = 0; index < list.size(); ++index) list[index] = kPolicies[index].policy;
+  return list;
+}();
+
+const PolicyRow& row_of(PlacementPolicy policy) {
+  const auto row = std::find_if(kPolicies.begin(), kPolicies.end(),
+                                [&](const PolicyRow& candidate) { return candidate.policy == policy; });
+  if (row == kPolicies.end()) {
+    throw std::invalid_argument("placement policy " + std::to_string(static_cast<int>(policy)) +
+                                " is not in the table");
+  }
+  return *row;
+}
+
+void check_models(std::span<const ModelTraffic> traffic) {
+  if (traffic.empty()) throw std::invalid_argument("placement: no model is given");
+  for (std::size_t index = 0; index < traffic.size(); ++index) {
+    validate(traffic[index]);
+    for (std::size_t before = 0; before < index; ++before) {
+      if (traffic[before].model == traffic[index].model) {
+        throw std::invalid_argument("placement: two models are named \"" + traffic[index].model + "\"");
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view placement_policy_name(PlacementPolicy policy) { return row_of(policy).name; }
+
+std::optional<PlacementPolicy> parse_placement_policy(std::string_view name) {
+  for (const PolicyRow& row : kPolicies) {
+    if (row.name == name) return row.policy;
+  }
+  return std::nullopt;
+}
+
+std::span<const PlacementPolicy> all_placement_policies() { return kPolicyList; }
+
+DeploymentPlan plan_deployment(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
+                               PlacementPolicy policy, const PlacementOptions& options) {
+  validate(cluster);
+  check_models(traffic);
+  const ExpertSlots slots = expert_slots(traffic, cluster);
+  DeploymentPlan plan;
+  plan.num_gpus = cluster.num_gpus();
+  plan.placement_policy = placement_policy_name(policy);
+  std::size_t num_layers = 0;
+  for (const ModelTraffic& model : traffic) {
+    plan.models.push_back({model.model, {}});
+    num_layers = std::max(num_layers, model.layers.size());
+  }
+  for (std::size_t layer = 0; layer < num_layers; ++layer) {
+    LayerProblem problem;
+    problem.cluster = &cluster;
+    std::vector<std::size_t> present;
+    for (std::size_t model = 0; model < traffic.size(); ++model) {
+      if (layer >= traffic[model].layers.size()) continue;
+      present.push_back(model);
+      problem.models.push_back(&traffic[model]);
+      problem.demands.emplace_back(traffic[model].layers[layer], traffic[model], cluster.num_gpus());
+      problem.slots.push_back(slots[model][layer]);
+    }
+    PlacementOptions layer_options = options;
+    layer_options.seed = Random(options.seed ^ (layer << 32)).next();
+    Placements placements = row_of(policy).place(problem, layer_options);
+    for (std::size_t index = 0; index < present.size(); ++index) {
+      plan.models[present[index]].layers.push_back(std::move(placements[index]));
+    }
+  }
+  validate(plan);
+  return plan;
+}
+
+ModelPlacement plan_placement(PlacementPolicy policy, const ModelTraffic& traffic, const ClusterSpec& cluster,
+                              const PlacementOptions& options) {
+  return std::move(plan_deployment({&traffic, 1}, cluster, policy, options).models.front());
+}
+
+}  // namespace aurora

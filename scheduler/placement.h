@@ -1,0 +1,50 @@
+// Placement: which experts live on which GPUs. The one table of policy names, and the doors to all of them.
+//
+// Layers of one model are placed independently of each other; layers of several models that run at the same
+// time (the same index, as far as both have one) are placed together, on the time of the colocated layer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "scheduler/cluster.h"
+#include "scheduler/expert_load.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+enum class PlacementPolicy : std::uint8_t {
+  kAuto,        // "auto": our search on the layer time, colocation-aware
+  kContiguous,  // "contiguous": blocks of consecutive experts
+  kRoundRobin,  // "round-robin": expert e on GPU e mod n
+  kRandom,      // "random": random GPU assignment (RGA)
+  kPaper,       // "paper": theorem 5.1 for one model, decoupled matchings for several
+  kLina,        // "lina": hottest with coldest expert of the same model, models apart
+  kEplb,        // "eplb": replicas to the hottest, balanced packing by load alone
+  kRec,         // "rec": the first model placed well, the others' experts at random (random colocation)
+};
+
+struct PlacementOptions {
+  std::uint64_t seed = 1;
+  std::int64_t search_evaluations = 20000;  // effort of kAuto, per layer
+  int num_replicas = 0;                     // copies beyond one of each expert, per layer; kAuto and kEplb
+};
+
+std::string_view placement_policy_name(PlacementPolicy policy);
+std::optional<PlacementPolicy> parse_placement_policy(std::string_view name);
+std::span<const PlacementPolicy> all_placement_policies();
+
+/// Places one model alone on its GPUs. Any number of experts, divisible by the GPUs or not; GPUs may host
+/// none. Deterministic. Throws std::invalid_argument for traffic or clusters that are not valid, and when the
+/// experts do not fit the memory (by how much, and the smallest cluster that would do).
+ModelPlacement plan_placement(PlacementPolicy policy, const ModelTraffic& traffic, const ClusterSpec& cluster,
+                              const PlacementOptions& options);
+
+/// Places several models together on the same GPUs. Model names must differ. The plan is valid, its `epoch`
+/// is 1 and its order policy the default.
+DeploymentPlan plan_deployment(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
+                               PlacementPolicy policy, const PlacementOptions& options);
+
+}  // namespace aurora
