@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "kernels/error.h"
 #include "runtime/plan_io/nearest_name.h"
+#include "runtime/plan_io/text_file.h"
 
 namespace aurora {
 
@@ -83,7 +83,5 @@ class JsonPlace {
 
 /// Parses `text`; `origin` is the file's name. Throws Error(kFormat) with byte and cause.
 nlohmann::json parse_json_text(std::string_view text, const std::string& origin);
-/// Reads a whole file of at most 1 GiB. Throws Error naming the file.
-std::string read_whole_file(const std::filesystem::path& file);
 
 }  // namespace aurora
