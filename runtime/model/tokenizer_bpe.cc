@@ -94,9 +94,20 @@ BpeModel::BpeModel(BpeDescription description)
     }
     highest_id_ = std::max(highest_id_, id);
   }
-  merges_.reserve(description.merges.size());
-  std::uint32_t rank = 0;
-  for (const auto& [left, right] : description.merges) {
+  add_merges(description.merges);
+  index_characters();
+  if (description.byte_fallback) {
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      id_of_byte_.push_back(token_to_id(byte_token(byte)).value_or(kNoToken));
+    }
+  }
+}
+
+void BpeModel::add_merges(const std::vector<std::pair<std::string, std::string>>& merges) {
+  merges_.reserve(merges.size());
+  for (std::size_t rank = 0; rank < merges.size(); ++rank) {
+    const std::string& left = merges[rank].first;
+    const std::string& right = merges[rank].second;
     const auto find = [&](const std::string& token) {
       const auto entry = id_of_token_.find(token);
       if (entry == id_of_token_.end()) {
@@ -105,14 +116,7 @@ BpeModel::BpeModel(BpeDescription description)
       }
       return entry->second;
     };
-    merges_.insert(find(left), find(right), {rank, find(left + right)});
-    ++rank;
-  }
-  index_characters();
-  if (description.byte_fallback) {
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      id_of_byte_.push_back(token_to_id(byte_token(byte)).value_or(kNoToken));
-    }
+    merges_.insert(find(left), find(right), {static_cast<std::uint32_t>(rank), find(left + right)});
   }
 }
 

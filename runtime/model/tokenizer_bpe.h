@@ -77,6 +77,7 @@ class BpeModel {
     int shift_ = 64;
   };
 
+  void add_merges(const std::vector<std::pair<std::string, std::string>>& merges);
   void index_characters();
   TokenId character_to_id(std::string_view character) const;
   TokenId unknown_id() const;
