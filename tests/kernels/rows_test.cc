@@ -1,0 +1,296 @@
+// embed, gather_rows, pack_rows, weighted_sum.
+#include <cstring>
+
+#include "tests/kernels/kernel_fixture.h"
+
+namespace aurora::kernel_test {
+namespace {
+
+TEST(Embed, CopiesTheRowsOfTheTable) {
+  Random random(41);
+  Device device;
+  for (const std::int64_t width : {1, 16, 33}) {
+    for (const std::int64_t num_tokens : {0, 1, 10, 11}) {
+      std::vector<float> table = random.normals(10 * width);
+      std::vector<std::int32_t> ids = random.indices(num_tokens, 10);
+      std::vector<float> output(static_cast<std::size_t>(num_tokens * width));
+      device.run(&Ops::embed, EmbedArgs{view(table, {10, width}), view(ids, {num_tokens}),
+                                        view(output, {num_tokens, width})});
+      for (std::size_t i = 0; i < output.size(); ++i) {
+        const auto row = i / static_cast<std::size_t>(width);
+        const auto column = i % static_cast<std::size_t>(width);
+        EXPECT_EQ(output[i],
+                  table[static_cast<std::size_t>(ids[row]) * static_cast<std::size_t>(width) + column]);
+      }
+    }
+  }
+}
+
+TEST(Embed, AnIdOutsideTheVocabularyIsNamed) {
+  Device device;
+  std::vector<float> table(40);
+  std::vector<float> output(8);
+  for (const std::int32_t bad : {-1, 10, 1000000}) {
+    std::vector<std::int32_t> ids{3, bad};
+    expect_error(
+        ErrorKind::kInternal, "token_ids[1] is " + std::to_string(bad) + ", must be in [0, 10)", [&] {
+          device.run(&Ops::embed, EmbedArgs{view(table, {10, 4}), view(ids, {2}), view(output, {2, 4})});
+        });
+  }
+}
+
+TEST(GatherRows, CopiesAndConvertsBetweenFloat32AndBFloat16) {
+  Random random(42);
+  Device device;
+  for_each_isa([&](cpu::Isa) {
+    for (const std::int64_t width : {1, 15, 16, 17, 40}) {
+      const std::int64_t num_rows = 13;
+      std::vector<float> input = random.normals(5 * width);
+      std::vector<std::uint16_t> narrow_input = to_bfloat16(input);
+      const std::vector<float> rounded = from_bfloat16(narrow_input);
+      std::vector<std::int32_t> indices = random.indices(num_rows, 5);
+      const auto count = static_cast<std::size_t>(num_rows * width);
+      std::vector<float> wide(count), widened(count);
+      std::vector<std::uint16_t> narrow(count), narrowed(count);
+      const Tensor index = view(indices, {num_rows});
+      device.run(&Ops::gather_rows,
+                 GatherRowsArgs{view(input, {5, width}), index, view(wide, {num_rows, width})});
+      device.run(&Ops::gather_rows,
+                 GatherRowsArgs{view(input, {5, width}), index, view(narrowed, {num_rows, width})});
+      device.run(&Ops::gather_rows,
+                 GatherRowsArgs{view(narrow_input, {5, width}), index, view(narrow, {num_rows, width})});
+      device.run(&Ops::gather_rows,
+                 GatherRowsArgs{view(narrow_input, {5, width}), index, view(widened, {num_rows, width})});
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t at = static_cast<std::size_t>(indices[i / static_cast<std::size_t>(width)]) *
+                                   static_cast<std::size_t>(width) +
+                               i % static_cast<std::size_t>(width);
+        EXPECT_EQ(wide[i], input[at]);
+        EXPECT_EQ(narrowed[i], narrow_input[at]);
+        EXPECT_EQ(narrow[i], narrow_input[at]);
+        EXPECT_EQ(widened[i], rounded[at]);
+      }
+    }
+  });
+}
+
+TEST(GatherRows, AnIndexOutOfRangeIsNamed) {
+  Device device;
+  std::vector<float> input(8), output(8);
+  std::vector<std::int32_t> indices{0, 2};
+  expect_error(ErrorKind::kInternal, "gather_rows: indices[1] is 2", [&] {
+    device.run(&Ops::gather_rows,
+               GatherRowsArgs{view(input, {2, 4}), view(indices, {2}), view(output, {2, 4})});
+  });
+}
+
+class PackRows : public testing::TestWithParam<bool> {};
+
+TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
+  Random random(43);
+  Device device({.worker_streams = GetParam()});
+  for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
+    for (const std::int64_t width : {1, 5, 16, 20}) {
+      const std::int64_t num_rows = 7;
+      const std::size_t payload = static_cast<std::size_t>(width) * dtype_bytes(wire);
+      const std::size_t header_offset = payload + 2 * dtype_bytes(wire);
+      const std::size_t row_bytes = header_offset + 12 + 4;
+      std::vector<float> input = random.normals(4 * width);
+      std::vector<std::int32_t> indices = random.indices(num_rows, 4);
+      std::vector<std::int32_t> headers = random.indices(num_rows * 3, 1000);
+      const std::vector<std::int32_t> expected_headers = headers;
+      std::vector<std::byte> output(row_bytes * num_rows, std::byte{0xee});
+      device.ops().pack_rows(device.stream(), {.input = view(input, {4, width}),
+                                               .indices = view(indices, {num_rows}),
+                                               .headers = std::as_bytes(std::span(headers)),
+                                               .header_offset = header_offset,
+                                               .row_bytes = row_bytes,
+                                               .wire_dtype = wire,
+                                               .output = output.data()});
+      headers.assign(headers.size(), -1);  // the span was copied at submission
+      device.finish();
+      for (std::size_t row = 0; row < static_cast<std::size_t>(num_rows); ++row) {
+        const std::byte* packed = output.data() + row * row_bytes;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(width); ++i) {
+          const float value =
+              input[static_cast<std::size_t>(indices[row]) * static_cast<std::size_t>(width) + i];
+          if (wire == DType::kFloat32) {
+            EXPECT_EQ(std::memcmp(packed + i * 4, &value, 4), 0);
+          } else {
+            const std::uint16_t narrow = float_to_bfloat16(value);
+            EXPECT_EQ(std::memcmp(packed + i * 2, &narrow, 2), 0);
+          }
+        }
+        EXPECT_EQ(std::memcmp(packed + header_offset, expected_headers.data() + row * 3, 12), 0);
+        for (std::size_t i = payload; i < header_offset; ++i) EXPECT_EQ(packed[i], std::byte{0xee});
+        for (std::size_t i = header_offset + 12; i < row_bytes; ++i) EXPECT_EQ(packed[i], std::byte{0xee});
+      }
+    }
+  }
+}
+
+TEST_P(PackRows, AHeaderThatDoesNotFitIsRefused) {
+  Device device({.worker_streams = GetParam()});
+  std::vector<float> input(16);
+  std::vector<std::int32_t> indices{0, 1};
+  std::vector<std::byte> headers(8);
+  std::vector<std::byte> output(256);
+  PackRowsArgs args{.input = view(input, {4, 4}),
+                    .indices = view(indices, {2}),
+                    .headers = headers,
+                    .header_offset = 16,
+                    .row_bytes = 16,
+                    .wire_dtype = DType::kFloat32,
+                    .output = output.data()};
+  expect_error(ErrorKind::kInternal, "row_bytes is too small", [&] { device.run(&Ops::pack_rows, args); });
+  args.row_bytes = 32;
+  args.header_offset = 12;
+  expect_error(ErrorKind::kInternal, "overlaps the payload", [&] { device.run(&Ops::pack_rows, args); });
+}
+
+INSTANTIATE_TEST_SUITE_P(BothStreams, PackRows, testing::Bool(),
+                         [](const auto& p) { return p.param ? "worker" : "inline"; });
+
+// A combine of random shape: each row has from 0 to 5 terms.
+struct Combine {
+  std::int64_t num_rows, num_input_rows, width;
+  std::vector<std::int32_t> offsets{0};
+  std::vector<std::int32_t> indices;
+  std::vector<float> weights;
+
+  Combine(Random& random, std::int64_t rows, std::int64_t input_rows, std::int64_t columns)
+      : num_rows(rows), num_input_rows(input_rows), width(columns) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int32_t num_terms = random.below(6);
+      for (std::int32_t i = 0; i < num_terms; ++i) {
+        indices.push_back(random.below(input_rows));
+        weights.push_back(random.normal());
+      }
+      offsets.push_back(static_cast<std::int32_t>(indices.size()));
+    }
+  }
+  std::int64_t num_terms() const { return static_cast<std::int64_t>(indices.size()); }
+
+  /// The sum in float32 in the order of the terms, which the operation promises to the bit.
+  std::vector<float> sum(const std::vector<float>& input, const std::vector<float>* initial,
+                         bool weighted) const {
+    std::vector<float> output(static_cast<std::size_t>(num_rows * width));
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      for (std::int64_t column = 0; column < width; ++column) {
+        const auto at = static_cast<std::size_t>(row * width + column);
+        float total = initial != nullptr ? (*initial)[at] : 0.0F;
+        for (auto p = static_cast<std::size_t>(offsets[static_cast<std::size_t>(row)]);
+             p < static_cast<std::size_t>(offsets[static_cast<std::size_t>(row) + 1]); ++p) {
+          // volatile: no contraction into a fused multiply-add
+          volatile float term = input[static_cast<std::size_t>(indices[p] * width + column)];
+          if (weighted) term = term * weights[p];
+          total += term;
+        }
+        output[at] = total;
+      }
+    }
+    return output;
+  }
+};
+
+TEST(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
+  Random random(44);
+  Device device;
+  for_each_isa([&](cpu::Isa) {
+    for (const std::int64_t width : {1, 15, 16, 17, 128}) {
+      for (const std::int64_t num_rows : {1, 6, 20}) {
+        Combine combine(random, num_rows, 9, width);
+        std::vector<float> input = random.normals(9 * width);
+        std::vector<float> initial = random.normals(num_rows * width);
+        for (const bool weighted : {false, true}) {
+          for (const bool starts_anew : {false, true}) {
+            std::vector<float> output = initial;
+            WeightedSumArgs args{
+                .input = view(input, {9, width}),
+                .offsets = view(combine.offsets, {num_rows + 1}),
+                .indices = view(combine.indices, {combine.num_terms()}),
+                .weights = weighted ? view(combine.weights, {combine.num_terms()}) : Tensor(),
+                .initial = starts_anew ? Tensor() : view(output, {num_rows, width}),
+                .output = view(output, {num_rows, width})};
+            device.run(&Ops::weighted_sum, args);
+            EXPECT_EQ(output, combine.sum(input, starts_anew ? nullptr : &initial, weighted));
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(WeightedSum, ReadsAndWritesBFloat16AndSumsInFloat32) {
+  Random random(45);
+  Device device;
+  for_each_isa([&](cpu::Isa) {
+    for (const std::int64_t width : {5, 16, 37}) {
+      Combine combine(random, 8, 6, width);
+      std::vector<std::uint16_t> input = to_bfloat16(random.normals(6 * width));
+      std::vector<std::uint16_t> output(static_cast<std::size_t>(8 * width));
+      device.run(&Ops::weighted_sum, WeightedSumArgs{.input = view(input, {6, width}),
+                                                     .offsets = view(combine.offsets, {9}),
+                                                     .indices = view(combine.indices, {combine.num_terms()}),
+                                                     .weights = view(combine.weights, {combine.num_terms()}),
+                                                     .initial = {},
+                                                     .output = view(output, {8, width})});
+      EXPECT_EQ(output, to_bfloat16(combine.sum(from_bfloat16(input), nullptr, true)));
+    }
+  });
+}
+
+TEST(WeightedSum, ReadsTheTermsFromTheFirstOffsetOn) {
+  Device device;
+  std::vector<float> input{1, 2, 4, 8};
+  std::vector<std::int32_t> offsets{1, 2, 4};
+  std::vector<std::int32_t> indices{0, 1, 2, 3};
+  std::vector<float> output(2);
+  device.run(&Ops::weighted_sum, WeightedSumArgs{.input = view(input, {4, 1}),
+                                                 .offsets = view(offsets, {3}),
+                                                 .indices = view(indices, {4}),
+                                                 .weights = {},
+                                                 .initial = {},
+                                                 .output = view(output, {2, 1})});
+  EXPECT_EQ(output, (std::vector<float>{2, 12}));
+}
+
+TEST(WeightedSum, RowsWithoutAnyTermAreZeroOrTheInitial) {
+  Device device;
+  std::vector<std::int32_t> offsets{0, 0, 0};
+  std::vector<float> initial{1, 2, 3, 4};
+  std::vector<float> output(4, 9.0F);
+  WeightedSumArgs args{.input = Tensor(nullptr, DType::kFloat32, {0, 2}),
+                       .offsets = view(offsets, {3}),
+                       .indices = Tensor(nullptr, DType::kInt32, {0}),
+                       .weights = {},
+                       .initial = {},
+                       .output = view(output, {2, 2})};
+  device.run(&Ops::weighted_sum, args);
+  EXPECT_EQ(output, (std::vector<float>{0, 0, 0, 0}));
+  args.initial = view(initial, {2, 2});
+  device.run(&Ops::weighted_sum, args);
+  EXPECT_EQ(output, initial);
+}
+
+TEST(WeightedSum, OffsetsAndIndicesOutOfRangeAreRefused) {
+  Device device;
+  std::vector<float> input(4), output(2);
+  std::vector<std::int32_t> offsets{0, 1, 2};
+  std::vector<std::int32_t> indices{0, 4};
+  WeightedSumArgs args{.input = view(input, {4, 1}),
+                       .offsets = view(offsets, {3}),
+                       .indices = view(indices, {2}),
+                       .weights = {},
+                       .initial = {},
+                       .output = view(output, {2, 1})};
+  expect_error(ErrorKind::kInternal, "indices[1] is 4", [&] { device.run(&Ops::weighted_sum, args); });
+  indices[1] = 0;
+  offsets[2] = 3;
+  expect_error(ErrorKind::kInternal, "beyond the terms", [&] { device.run(&Ops::weighted_sum, args); });
+  offsets = {0, 2, 1};
+  expect_error(ErrorKind::kInternal, "offsets decrease", [&] { device.run(&Ops::weighted_sum, args); });
+}
+
+}  // namespace
+}  // namespace aurora::kernel_test
