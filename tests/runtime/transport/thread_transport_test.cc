@@ -73,6 +73,21 @@ TEST(ThreadFabric, MayGoBeforeItsTransports) {
   EXPECT_EQ(received, std::byte{42});
 }
 
+TEST(ThreadFabric, TouchesNoMemoryOfATransportThatIsGone) {
+  ThreadFabric fabric(2);
+  auto first = fabric.connect(0);
+  const auto second = fabric.connect(1);
+  std::byte received{0};
+  std::byte sent{42};
+  const Message receive{Direction::kReceive, 1, 3, &received, 1};
+  const Message send{Direction::kSend, 0, 3, &sent, 1};
+  first->post({&receive, 1});
+  first.reset();
+  const Ticket ticket = second->post({&send, 1});
+  EXPECT_FALSE(second->test(ticket));
+  EXPECT_EQ(received, std::byte{0});
+}
+
 TEST(ThreadFabric, TellsTheSenderOfAMismatchToo) {
   ThreadFabric fabric(2);
   const auto first = fabric.connect(0);
