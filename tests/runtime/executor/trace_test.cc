@@ -1,3 +1,5 @@
+#include "runtime/executor/trace.h"
+
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -5,7 +7,6 @@
 #include <random>
 
 #include "kernels/error.h"
-#include "runtime/executor/trace.h"
 
 namespace aurora {
 namespace {
