@@ -22,16 +22,18 @@ class WordMemory {
   WordMemory(const BpeModel& model, std::vector<TokenId>& ids) : model_(model), ids_(ids) {}
 
   void encode(std::string_view word) {
-    if (word.size() > kLongestWord) {
-      model_.encode_word(word, ids_);
+    if (word.size() <= kLongestWord) {
+      encode_remembered(word);
       return;
     }
-    const auto [entry, is_new] = range_of_word_.try_emplace(word, Range{ids_.size(), ids_.size()});
-    if (is_new) {
-      model_.encode_word(word, ids_);
-      entry->second.end = ids_.size();
-    } else {
-      for (std::size_t i = entry->second.begin; i < entry->second.end; ++i) ids_.push_back(TokenId{ids_[i]});
+    while (!word.empty()) {
+      const std::string_view front = word.substr(0, model_.independent_front(word));
+      if (front.size() <= kLongestWord) {
+        encode_remembered(front);
+      } else {
+        model_.encode_word(front, ids_);
+      }
+      word.remove_prefix(front.size());
     }
   }
 
@@ -41,6 +43,16 @@ class WordMemory {
     std::size_t end;
   };
   static constexpr std::size_t kLongestWord = 64;  // longer ones hardly repeat
+
+  void encode_remembered(std::string_view word) {
+    const auto [entry, is_new] = range_of_word_.try_emplace(word, Range{ids_.size(), ids_.size()});
+    if (is_new) {
+      model_.encode_word(word, ids_);
+      entry->second.end = ids_.size();
+    } else {
+      for (std::size_t i = entry->second.begin; i < entry->second.end; ++i) ids_.push_back(TokenId{ids_[i]});
+    }
+  }
 
   const BpeModel& model_;
   std::vector<TokenId>& ids_;

@@ -25,6 +25,11 @@ std::string byte_token(unsigned byte) {
   return {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'};
 }
 
+std::uint64_t join_key(std::string_view left, std::string_view right) noexcept {
+  const char32_t last = character_at(left, previous_character(left, left.size()));
+  return std::uint64_t{last} << 32 | character_at(right, 0);
+}
+
 [[noreturn]] void refuse(const std::string& text) { throw Error(ErrorKind::kFormat, text); }
 
 }  // namespace
@@ -116,7 +121,11 @@ void BpeModel::add_merges(const std::vector<std::pair<std::string, std::string>>
       }
       return entry->second;
     };
-    merges_.insert(find(left), find(right), {static_cast<std::uint32_t>(rank), find(left + right)});
+    const TokenId left_id = find(left);
+    const TokenId right_id = find(right);
+    // An empty token never is a symbol, so its merges never happen.
+    if (!left.empty() && !right.empty()) joined_characters_.insert(join_key(left, right));
+    merges_.insert(left_id, right_id, {static_cast<std::uint32_t>(rank), find(left + right)});
   }
 }
 
@@ -213,6 +222,23 @@ void BpeModel::merge_symbols(std::vector<Symbol>& symbols) const {
     if (consider(left.previous, best.position)) std::push_heap(heap.begin(), heap.end());
     if (consider(best.position, left.next)) std::push_heap(heap.begin(), heap.end());
   }
+}
+
+std::size_t BpeModel::independent_front(std::string_view word) const {
+  if (ignore_merges_) return word.size();  // the word counts as a whole
+  // Both characters must be tokens: unknown ones turn into others that merge by rules of their own.
+  bool left_is_token = false;
+  std::size_t left = 0;
+  for (std::size_t at = 0; at < word.size(); at += utf8_length(word[at])) {
+    const bool is_token = character_to_id(word.substr(at, utf8_length(word[at]))) != kNoToken;
+    if (at > 0 && is_token && left_is_token) {
+      const std::uint64_t key = std::uint64_t{character_at(word, left)} << 32 | character_at(word, at);
+      if (!joined_characters_.contains(key)) return at;
+    }
+    left_is_token = is_token;
+    left = at;
+  }
+  return word.size();
 }
 
 void BpeModel::encode_word(std::string_view word, std::vector<TokenId>& ids) const {

@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,11 @@ class BpeModel {
  public:
   /// Throws kFormat naming the merge whose parts or result are not in the vocabulary, or the id given twice.
   explicit BpeModel(BpeDescription description);
+
+  /// The end of the longest front of `word` (not empty) that can be encoded by itself: no merge reaches
+  /// across, so that the tokens of the word are those of its parts. Texts without pre-tokenizer are one word;
+  /// this is what makes short ones of it.
+  std::size_t independent_front(std::string_view word) const;
 
   /// Appends the tokens of `word` (valid UTF-8). Throws kFormat when the word needs the unknown token and the
   /// vocabulary lacks it.
@@ -90,6 +96,8 @@ class BpeModel {
   std::vector<TokenId> id_of_character_;                         // by code point, of the most common ones
   std::vector<TokenId> id_of_byte_;  // 256 with byte fallback; kNoToken where missing
   MergeTable merges_;
+  /// Pairs of characters (last of the left part, first of the right part of some merge), as one number.
+  std::unordered_set<std::uint64_t> joined_characters_;
   std::optional<std::string> unknown_token_;
   bool fuse_unknown_;
   bool ignore_merges_;

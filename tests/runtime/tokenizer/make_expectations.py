@@ -328,9 +328,9 @@ def expectations(entry, document, corpus, texts, rng, num_decodes):
     return entry
 
 
-def dense_text(rng):
+def dense_text(rng, longest=24):
     alphabet = list(DENSE_ALPHABET) + ["a", "b", "-", " "] * 2 + ["x", "\u00e9\u00e9", " x ", "\t", "\r", "'s", "5", "\u00bd"]
-    return "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 24)))
+    return "".join(rng.choice(alphabet) for _ in range(rng.randint(1, longest)))
 
 
 def main():
@@ -343,7 +343,7 @@ def main():
     for name in ["tiny-mixtral", "tiny-qwen3-moe"]:
         path = f"launch/models/{name}/tokenizer.json"
         document = json.loads((ROOT / path).read_text())
-        texts = [random_text(rng, 24) for _ in range(620)]
+        texts = [random_text(rng, 24) for _ in range(500)]
         entries.append(expectations({"name": name, "file": path}, document, corpus, texts, rng, 200))
     for base, cases in [("metaspace", metaspace_cases()), ("neox", neox_cases())]:
         for name, patch in [(base, {}), *cases]:
@@ -352,7 +352,7 @@ def main():
             entries.append(expectations(entry, merge_patch(bases[base], patch), corpus if not patch else [], texts, rng,
                                         100 if not patch else 40))
     for name, patch in [("dense", {}), *dense_cases()]:
-        texts = [dense_text(rng) for _ in range(25)] + [random_text(rng, 16) for _ in range(10)]
+        texts = [dense_text(rng) for _ in range(22)] + [random_text(rng, 16) for _ in range(9)] + [dense_text(rng, 180)]
         entry = {"name": name, "base": "dense", "patch": patch}
         num_decodes = 30 if "decoder" in patch or not patch else 3
         entries.append(expectations(entry, merge_patch(bases["dense"], patch), [], texts, rng, num_decodes))
