@@ -3,8 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "runtime/dispatch/exchange_plan.h"
@@ -19,11 +17,7 @@ namespace aurora {
 DeploymentPlan plan_deployment_of(const EngineOptions& options,
                                   const std::vector<std::unique_ptr<ServedModel>>& models, int num_ranks);
 
-/// A plan as text that every rank reads back to the same plan.
-std::string plan_text(const DeploymentPlan& plan);
-DeploymentPlan plan_from_text(std::string_view text);
-
 /// The order of exchanges and the network they are planned for.
-ExchangePolicy exchange_policy_of(const EngineOptions& options);
+ExchangePolicy exchange_policy_of(const EngineOptions& options, int num_ranks);
 
 }  // namespace aurora

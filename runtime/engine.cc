@@ -12,6 +12,7 @@
 #include "runtime/executor/served_model.h"
 #include "runtime/executor/step_executor.h"
 #include "runtime/executor/trace.h"
+#include "runtime/plan_io/plan_file.h"
 #include "runtime/request_assigner.h"
 #include "runtime/transport/clock_offset.h"
 #include "runtime/transport/wait.h"
@@ -50,6 +51,7 @@ struct Engine::State {
       : options(std::move(given)), transport(&used_transport), backend(&used_backend) {}
 
   Deadline deadline() const { return Clock::now() + options.timeout; }
+  void start();
   void open_models();
   void make_plan();
   void load_models();
@@ -78,6 +80,16 @@ void Engine::State::open_models() {
   for (const ModelOptions& model : options.models) models.push_back(std::make_unique<ServedModel>(model));
 }
 
+void Engine::State::start() {
+  agree(*transport, deadline(), "opening the models", [&] { open_models(); });
+  make_plan();
+  trace = std::make_unique<TraceRecorder>(models.size(), options.record_trace ? kTraceCapacity : 0);
+  totals.resize(models.size());
+  if (options.check_only) return;
+  agree(*transport, deadline(), "loading the models", [&] { load_models(); });
+  clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
+}
+
 void Engine::State::make_plan() {
   std::string text;
   agree(*transport, deadline(), "planning on rank 0", [&] {
@@ -85,11 +97,11 @@ void Engine::State::make_plan() {
   });
   const auto bytes = broadcast(*transport, 0, std::as_bytes(std::span<const char>(text)), kPlanTag,
                                deadline(), "deployment plan from rank 0");
-  plan = plan_from_text({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  plan = parse_plan({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "plan from rank 0");
 }
 
 void Engine::State::load_models() {
-  MoeSettings settings{.policy = exchange_policy_of(options),
+  MoeSettings settings{.policy = exchange_policy_of(options, transport->num_ranks()),
                        .wire_dtype = options.wire_dtype,
                        .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
                        .first_tag = kFirstExchangeTag,
@@ -204,15 +216,12 @@ void Engine::State::serve(RequestFeed* feed) {
 
 Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)
     : state_(std::make_unique<State>(std::move(options), transport, backend)) {
-  State& state = *state_;
-  agree(transport, state.deadline(), "opening the models", [&] { state.open_models(); });
-  state.make_plan();
-  state.trace =
-      std::make_unique<TraceRecorder>(state.models.size(), state.options.record_trace ? kTraceCapacity : 0);
-  state.totals.resize(state.models.size());
-  if (state.options.check_only) return;
-  agree(transport, state.deadline(), "loading the models", [&] { state.load_models(); });
-  state.clock_offset = estimate_clock_offset(transport, 0, kClockTag, state.deadline());
+  try {
+    state_->start();
+  } catch (const std::exception& error) {
+    transport.abort(error.what());
+    throw;
+  }
 }
 
 Engine::~Engine() = default;
@@ -222,12 +231,9 @@ const DeploymentPlan& Engine::plan() const { return state_->plan; }
 void Engine::run(RequestFeed* feed) {
   try {
     state_->serve(feed);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kAborted) {
-      state_->transport->abort(error.what());
-    }
-    throw;
   } catch (const std::exception& error) {
+    // Also when another rank, or a layer over the transport, gave up first: messages into our memory must end
+    // now.
     state_->transport->abort(error.what());
     throw;
   }
