@@ -28,6 +28,7 @@ class OrderSearch {
   }
 
   void consider(TransmissionOrder order) {
+    if (!can_win(static_cast<int>(order.rounds.size()))) return;
     const double time_us = predicted_makespan_us(order, options_.ports, options_.round_cost_us);
     if (time_us >= best_us_) return;
     best_us_ = time_us;
@@ -44,10 +45,10 @@ class OrderSearch {
   bool can_win(int num_rounds) const {
     return num_rounds <= max_rounds_ && bound_us_ + num_rounds * options_.round_cost_us < best_us_;
   }
-  /// Prefixes of all lengths up to 8 are tried, longer ones at steps of an eighth.
+  /// Prefixes of 1 to 4 rounds are tried, longer ones at steps of a quarter to a half of their length.
   static bool is_tried(int length) {
     int step = 1;
-    while (step * 16 <= length) step *= 2;
+    while (step * 4 <= length) step *= 2;
     return length % step == 0;
   }
 
@@ -111,6 +112,11 @@ TransmissionOrder aurora_order(const TrafficMatrix& traffic, const OrderOptions&
   OrderSearch search(traffic, options);
   if (search.group_is_certainly_best()) return concurrent_group(traffic);
   search.consider(concurrent_group(traffic));
+  search.consider(rotation_order(traffic));
+  search.consider(longest_first_order(traffic));
+  search.consider(shortest_first_order(traffic));
+  search.consider(random_order(traffic, options.seed));
+  search.consider(algorithm1_order(traffic));
   search.consider_prefixes(visit_exact_rounds);
   if (!has_equal_ports(options.ports)) search.consider_prefixes(visit_rate_shared_rounds);
   return search.take_best();

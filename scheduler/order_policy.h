@@ -24,7 +24,8 @@ enum class OrderPolicy : std::uint8_t {
 };
 
 struct OrderOptions {
-  std::vector<double> ports;   // bytes per microsecond of each GPU; empty: all ports equal to `default_port`
+  std::vector<double> ports =
+      {};                      // bytes per microsecond of each GPU; empty: all ports equal to `default_port`
   double default_port = 1250;  // 10 Gbit/s in bytes per microsecond
   double round_cost_us = 10;   // start-up of a round; used by kAurora only
   int max_rounds = 0;          // 0: no limit; used by kAurora only
