@@ -2,6 +2,10 @@
 
 #include "tests/kernels/kernel_fixture.h"
 
+// The sanitizers' allocators abort on huge sizes unless told to fail as malloc does.
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
+
 namespace aurora::kernel_test {
 namespace {
 
