@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -9,8 +10,8 @@
 #include <vector>
 
 #include "kernels/error.h"
-#include "runtime/plan_io/json_fields.h"
 #include "runtime/plan_io/nearest_name.h"
+#include "runtime/plan_io/text_file.h"
 
 namespace aurora {
 namespace {

@@ -1,12 +1,13 @@
 #include "runtime/plan_io/matrix_file.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <stdexcept>
 #include <vector>
 
 #include "kernels/error.h"
-#include "runtime/plan_io/json_fields.h"
+#include "runtime/plan_io/text_file.h"
 
 namespace aurora {
 namespace {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "runtime/plan_io/json_fields.h"
+#include "scheduler/expert_load.h"
 
 namespace aurora {
 namespace {
@@ -134,6 +136,11 @@ ModelTraffic parse_traffic(std::string_view text, const std::string& origin) {
                             std::to_string(traffic.layers.front().dispatch.size()));
   }
   if (traffic.layers.empty()) layers.refuse("holds no layer");
+  try {
+    validate(traffic);
+  } catch (const std::invalid_argument& error) {
+    throw Error(ErrorKind::kFormat, origin + ": " + error.what());
+  }
   return traffic;
 }
 

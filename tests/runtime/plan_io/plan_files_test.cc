@@ -119,6 +119,8 @@ TEST(TrafficFile, NamesThePlaceOfEveryMistake) {
             std::string::npos);
   EXPECT_NE(broken("[[2,1,1]]", "[[9,1,1]]").find("disagree with top_k"), std::string::npos);
   EXPECT_NE(broken("[[2,1,1]]", "[[-2,1,1]]").find("dispatch[0][0]"), std::string::npos);
+  EXPECT_NE(broken("[[2,1,1]]", "[[2,2,1]]").find("not a multiple of top_k"), std::string::npos);
+  EXPECT_NE(broken(R"("experts":3)", R"("experts":4,"experts":3)").find("given twice"), std::string::npos);
   EXPECT_NE(broken("[0,1]", "[0,0]").find("names expert 0 twice"), std::string::npos);
   EXPECT_NE(broken("[0,1]", "[0,1,2]").find("top_k = 2"), std::string::npos);
   EXPECT_NE(broken("[0,1]", "[0,3]").find("3 is outside 0..2"), std::string::npos);
