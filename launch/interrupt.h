@@ -2,8 +2,8 @@
 //
 // The handler only sets a flag and wakes a watchdog. Every rank's engine looks at its transport all the time,
 // so a transport that checks the flag is enough to end a run on every rank; the watchdog ends the process
-// should that take longer than the grace period (a long read, a large allocation). A second signal ends the
-// process at once.
+// should that take longer than the grace period (a long read, a large allocation). Further signals change
+// nothing.
 #pragma once
 
 #include <chrono>

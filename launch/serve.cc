@@ -89,6 +89,9 @@ Setup configured(const CommandLine& command, int rank) {
   apply_overrides(command.overrides, setup.models);
   apply_backend_defaults(setup.backend.name, setup.models);
   setup.engine = engine_options(options, setup.models);
+  if (!options.plan.empty() && source_of(command.sources, "order") == SettingSource::kDefault) {
+    setup.engine.order = read_plan_file(options.plan).order_policy;
+  }
   if (rank == 0 && !options.dump_config) open_outputs(options, setup);
   return setup;
 }
@@ -127,7 +130,7 @@ RunStamp run_stamp(const CommandLine& command, const Setup& setup, const Resolve
           .num_cores = static_cast<int>(std::thread::hardware_concurrency()),
           .transport = transport.name,
           .placement = plan.placement_policy,
-          .order = std::string(order_policy_name(options.order)),
+          .order = std::string(order_policy_name(setup.engine.order)),
           .schedule = options.schedule == Schedule::kSerial ? "serial" : "colocated",
           .wire_dtype = std::string(dtype_name(options.wire_dtype)),
           .deterministic = options.deterministic};
@@ -242,13 +245,28 @@ bool is_first_to_report() {
   return !is_reported.exchange(true);
 }
 
+/// What remains of "rank 2 failed: rank 0: no such file" without who passed it on: "rank 0: no such file".
+std::string without_messengers(std::string text) {
+  constexpr std::string_view kRank = "rank ";
+  constexpr std::string_view kFailed = " failed: ";
+  while (text.rfind(kRank, 0) == 0) {
+    const std::size_t digits_end = text.find_first_not_of("0123456789", kRank.size());
+    if (digits_end == std::string::npos || text.compare(digits_end, kFailed.size(), kFailed) != 0) break;
+    text.erase(0, digits_end + kFailed.size());
+  }
+  return text;
+}
+
+/// Logs the failure on the rank that has the cause, and on no other. A cause that the ranks agreed upon names
+/// its rank, and may come back to it as the abort of a rank that heard of it first.
 void report_failure(const Error& error, int rank) {
+  std::string text = without_messengers(error.what());
   const std::string own_prefix = "rank " + std::to_string(rank) + ": ";
-  std::string text = error.what();
-  if (text.rfind(own_prefix, 0) == 0) text = text.substr(own_prefix.size());  // the log line has it
+  const bool names_us = text.rfind(own_prefix, 0) == 0;
+  if (names_us) text.erase(0, own_prefix.size());  // the log line has it
   // An interruption has no culprit among the ranks: rank 0 speaks for all.
   const bool is_interruption = text.find("interrupted by SIG") != std::string::npos;
-  const bool is_ours = is_interruption ? rank == 0 : error.kind() != ErrorKind::kAborted;
+  const bool is_ours = is_interruption ? rank == 0 : names_us || error.kind() != ErrorKind::kAborted;
   if (is_ours && is_first_to_report()) {
     spdlog::error("{}", text);
   } else {

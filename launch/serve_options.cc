@@ -12,6 +12,7 @@
 #include "launch/build_stamp.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
+#include "scheduler/placement.h"
 
 namespace aurora {
 namespace {
@@ -30,6 +31,13 @@ ChoiceValue order_choice(OrderPolicy& order) {
   return choice;
 }
 
+std::vector<std::string> placement_names() {
+  std::vector<std::string> names;
+  for (const PlacementPolicy policy : all_placement_policies())
+    names.emplace_back(placement_policy_name(policy));
+  return names;
+}
+
 ChoiceValue schedule_choice(Schedule& schedule) {
   return {{"serial", "colocated"},
           [&schedule] { return std::string(schedule == Schedule::kSerial ? "serial" : "colocated"); },
@@ -46,7 +54,7 @@ ChoiceValue wire_dtype_choice(DType& dtype) {
 
 std::vector<Field> planning_fields(ServeOptions& o) {
   return {
-      {"placement", "how experts are placed on ranks", &o.placement},
+      {"placement", "how experts are placed on ranks", name_choice(o.placement, placement_names())},
       {"plan", "read the deployment plan from this file instead of planning", &o.plan},
       {"plan_out", "write the deployment plan that is used to this file", &o.plan_out},
       {"order", "order of the transfers of an exchange", order_choice(o.order)},
