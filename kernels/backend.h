@@ -1,13 +1,14 @@
 // What computes: a device with memory, streams of ordered work, and events.
 //
-// Every operation of ops.h takes a `Stream` and may return before the work is done. Work of one stream runs in the
-// order of submission; work of two streams is ordered by events only. The rule is the same on every backend:
-// whoever reads a result on the host waits for an event first. The CPU backend has two kinds of stream: `kInline`
-// runs the work inside the submitting call; `kWorker` hands it to a thread of its own, so that the submitting
-// thread is free to drive exchanges meanwhile.
+// Every operation of ops.h takes a `Stream` and may return before the work is done. Work of one stream runs
+// in the order of submission; work of two streams is ordered by events only. The rule is the same on every
+// backend: whoever reads a result on the host waits for an event first. The CPU backend has two kinds of
+// stream: `kInline` runs the work inside the submitting call; `kWorker` hands it to a thread of its own, so
+// that the submitting thread is free to drive exchanges meanwhile.
 //
 // Threads: one thread submits to a stream; events may be queried from any thread.
-// Errors of asynchronous work surface at the next `Event::is_complete`, `Event::wait` or `Stream::synchronize`.
+// Errors of asynchronous work surface at the next `Event::is_complete`, `Event::wait` or
+// `Stream::synchronize`.
 #pragma once
 
 #include <chrono>

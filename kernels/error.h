@@ -1,9 +1,9 @@
 // The one exception type of the runtime, and the checks that throw it.
 //
 // Two kinds of trouble are told apart. A caller's mistake or a failing world (files, sockets, devices) throws
-// `Error` with a kind, the place in our source, and a text that names the value, the limit and the remedy. A broken
-// invariant of ours throws `Error` of kind kInternal and is a bug. The library never prints and never exits; what
-// reaches the user is decided in launch/.
+// `Error` with a kind, the place in our source, and a text that names the value, the limit and the remedy. A
+// broken invariant of ours throws `Error` of kind kInternal and is a bug. The library never prints and never
+// exits; what reaches the user is decided in launch/.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,7 @@ std::string_view error_kind_name(ErrorKind kind) noexcept;
 
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& text,
-        std::source_location where = std::source_location::current())
+  Error(ErrorKind kind, const std::string& text, std::source_location where = std::source_location::current())
       : std::runtime_error(text), kind_(kind), where_(where) {}
 
   ErrorKind kind() const noexcept { return kind_; }

@@ -1,5 +1,5 @@
-// A view of a dense row-major array: pointer, element type, shape. It owns nothing and checks nothing at run time
-// but its own arithmetic; who allocates is `Buffer` (backend.h).
+// A view of a dense row-major array: pointer, element type, shape. It owns nothing and checks nothing at run
+// time but its own arithmetic; who allocates is `Buffer` (backend.h).
 #pragma once
 
 #include <array>
