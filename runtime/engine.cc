@@ -77,7 +77,18 @@ struct Engine::State {
 
 void Engine::State::open_models() {
   check_options(options);
-  for (const ModelOptions& model : options.models) models.push_back(std::make_unique<ServedModel>(model));
+  std::int64_t num_experts = 0;
+  for (const ModelOptions& model : options.models) {
+    models.push_back(std::make_unique<ServedModel>(model));
+    num_experts += models.back()->config().num_experts;
+  }
+  if (transport->num_ranks() > num_experts) {
+    throw Error(ErrorKind::kInvalidArgument,
+                std::to_string(transport->num_ranks()) + " ranks are too many: the models have " +
+                    std::to_string(num_experts) +
+                    " experts a layer in all, and some ranks would host none; use at most " +
+                    std::to_string(num_experts));
+  }
 }
 
 void Engine::State::start() {

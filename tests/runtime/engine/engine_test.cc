@@ -6,10 +6,12 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "kernels/error.h"
 #include "runtime/executor/routing_record.h"
 #include "tests/support/engine_harness.h"
+#include "tests/support/random_checkpoint.h"
 
 namespace aurora {
 namespace {
@@ -206,6 +208,54 @@ TEST(Engine, ReportsWhatItDid) {
   }
   const auto trace = nlohmann::json::parse(run.trace);
   EXPECT_GT(trace.at("traceEvents").size(), 1000U);
+}
+
+TEST(Engine, ReplaysRealRoutingOfDeepSeekOnAModelOfItsShape) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("aurora-replay-" + std::to_string(::getpid()));
+  test::write_random_checkpoint(folder / "shape-64-6", {.num_layers = 3});
+  EngineOptions options;
+  options.models = {test::model_options(folder / "shape-64-6")};
+  const auto law = std::filesystem::path(AURORA_SOURCE_DIR) / "benchmarks" / "routing" / "law.json";
+  options.models[0].replay_routing = law;
+  const RoutingRecord record = read_routing_record(law);
+  std::vector<std::vector<std::int64_t>> expected(3, std::vector<std::int64_t>(64, 0));
+  std::vector<GenerationRequest> requests;
+  for (RequestId id = 0; id < 6; ++id) {
+    GenerationRequest request;
+    request.id = id;
+    request.model = "shape-64-6";
+    request.prompt_token_ids = std::vector<TokenId>(10 + id, static_cast<TokenId>(id + 1));
+    request.sampling.max_tokens = 8;
+    request.sampling.ignore_eos = true;
+    requests.push_back(request);
+    // Token p of request r of the record; the last generated token is never run through the model.
+    const auto counts = record.request_token_counts;
+    const std::int64_t first =
+        std::accumulate(counts.begin(), counts.begin() + static_cast<std::ptrdiff_t>(id), std::int64_t{0});
+    for (std::int64_t layer = 0; layer < 3; ++layer) {
+      for (std::int64_t position = 0; position < 10 + static_cast<std::int64_t>(id) + 7; ++position) {
+        const std::int64_t token = first + position % counts[id];
+        for (std::int64_t k = 0; k < 6; ++k)
+          ++expected[layer][record.expert_ids[((layer * record.num_tokens) + token) * 6 + k]];
+      }
+    }
+  }
+  for (const int num_ranks : {1, 4}) {
+    EXPECT_EQ(test::run_engine(options, num_ranks, requests).report.models[0].expert_tokens, expected);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Engine, RefusesMoreRanksThanExperts) {
+  EngineOptions options = test::example_options();
+  try {
+    test::run_engine(options, 25, {});
+    FAIL() << "25 ranks for 24 experts were accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("25"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("24"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Engine, ReplaysTheRoutingThatItRecorded) {
