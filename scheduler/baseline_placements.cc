@@ -148,7 +148,7 @@ LayerPlacement eplb_placement(const LayerProblem& problem, std::size_t model, in
       (static_cast<std::size_t>(std::max(num_copies, demand.num_experts)) + num_gpus - 1) / num_gpus;
   std::vector<int> copies(num_experts, 1);
   const auto load_of_copy = [&](int expert) { return demand.expert_pairs[expert] / copies[expert]; };
-  for (std::size_t made = num_experts; made < per_gpu * num_gpus; ++made) {
+  for (int made = demand.num_experts; made < num_copies; ++made) {
     int hottest = 0;
     for (int expert = 1; expert < demand.num_experts; ++expert) {
       if (load_of_copy(expert) > load_of_copy(hottest)) hottest = expert;

@@ -29,9 +29,9 @@ std::vector<int> sorted_assignment(const LayerProblem& problem, std::size_t mode
 Assignment lina_assignment(const LayerProblem& problem);
 
 /// EPLB (DeepSeek-AI, 2025; the global policy): replicas, one at a time, to the expert with the most load per
-/// replica until there are `num_copies` (rounded up to a multiple of the GPUs), then copies by descending
-/// load onto the least loaded GPU that has fewer than its equal number. Looks at load only; two copies on one
-/// GPU become one. Throws std::invalid_argument when the slots of a GPU do not suffice.
+/// replica until there are `num_copies` in all, then copies by descending load onto the least loaded GPU that
+/// has fewer than its equal number. Looks at load only; two copies on one GPU become one. Throws
+/// std::invalid_argument when the slots of a GPU do not suffice.
 LayerPlacement eplb_placement(const LayerProblem& problem, std::size_t model, int num_copies);
 
 }  // namespace aurora

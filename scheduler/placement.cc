@@ -11,6 +11,7 @@
 #include "scheduler/expert_slots.h"
 #include "scheduler/placement_search.h"
 #include "scheduler/random.h"
+#include "scheduler/replication.h"
 
 namespace aurora {
 namespace {
@@ -104,6 +105,23 @@ std::vector<Assignment> search_starts(const LayerProblem& problem, const Placeme
   return starts;
 }
 
+/// The better of two ways to use replicas: added to a good placement without any, and copies made by load
+/// alone, packed as EPLB does it; both rearranged by search.
+Placements place_replicas(const LayerProblem& problem, Placements placements,
+                          const PlacementOptions& options) {
+  // A placement with replicas is evaluated from scratch, which costs an order of magnitude more.
+  const SearchEffort effort{.max_evaluations = options.search_evaluations / 10, .seed = options.seed};
+  placements = replicate_experts(problem, std::move(placements), options.num_replicas, effort);
+  Placements by_load;
+  try {
+    by_load = place_eplb(problem, options);
+  } catch (const std::invalid_argument&) {
+    return placements;  // equal numbers of copies do not fit the memory
+  }
+  by_load = replicate_experts(problem, std::move(by_load), 0, effort);
+  return layer_time_us(problem, by_load) < layer_time_us(problem, placements) ? by_load : placements;
+}
+
 Placements place_auto(const LayerProblem& problem, const PlacementOptions& options) {
   std::vector<Assignment> starts = search_starts(problem, options);
   std::size_t best = 0;
@@ -116,7 +134,9 @@ Placements place_auto(const LayerProblem& problem, const PlacementOptions& optio
     }
   }
   const SearchEffort effort{.max_evaluations = options.search_evaluations, .seed = options.seed};
-  return to_placements(improve_assignment(problem, std::move(starts[best]), effort));
+  Placements placements = to_placements(improve_assignment(problem, std::move(starts[best]), effort));
+  if (options.num_replicas == 0) return placements;
+  return place_replicas(problem, std::move(placements), options);
 }
 
 Placements place_rec(const LayerProblem& problem, const PlacementOptions& options) {
@@ -187,6 +207,11 @@ DeploymentPlan plan_deployment(std::span<const ModelTraffic> traffic, const Clus
                                PlacementPolicy policy, const PlacementOptions& options) {
   validate(cluster);
   check_models(traffic);
+  if (options.num_replicas < 0 || options.search_evaluations < 0) {
+    throw std::invalid_argument("placement: " + std::to_string(options.num_replicas) + " replicas and " +
+                                std::to_string(options.search_evaluations) +
+                                " evaluations; neither may be negative");
+  }
   const ExpertSlots slots = expert_slots(traffic, cluster);
   DeploymentPlan plan;
   plan.num_gpus = cluster.num_gpus();

@@ -29,7 +29,7 @@ enum class PlacementPolicy : std::uint8_t {
 struct PlacementOptions {
   std::uint64_t seed = 1;
   std::int64_t search_evaluations = 20000;  // effort of kAuto, per layer
-  int num_replicas = 0;                     // copies beyond one of each expert, per layer; kAuto and kEplb
+  int num_replicas = 0;  // copies beyond one of each expert, per model and layer; kAuto and kEplb
 };
 
 std::string_view placement_policy_name(PlacementPolicy policy);

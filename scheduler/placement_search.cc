@@ -25,8 +25,7 @@ class SearchState {
   int num_on(std::size_t model, int gpu) const { return models_[model].num_on[gpu]; }
   void move(std::size_t model, int expert, int to);
   double layer_time() const { return layer_time_us(loads_); }
-  /// Layer time plus the smooth term.
-  double score(double layer_time) const;
+  double score(double layer_time) const { return search_score(loads_, layer_time); }
   /// GPUs at which one of the loads, or their sum, is largest.
   std::vector<bool> critical_gpus() const;
 
@@ -137,20 +136,6 @@ void SearchState::move(std::size_t model, int expert, int to) {
   gpu = to;
   refresh_rows(model, from);
   refresh_rows(model, to);
-}
-
-/// Root mean square over GPUs of what keeps them busy: smaller when the load is spread.
-double SearchState::score(double layer_time) const {
-  double squares = 0;
-  for (std::size_t gpu = 0; gpu < num_gpus_; ++gpu) {
-    double busy = 0;
-    for (const LayerLoad& load : loads_) {
-      busy += load.expert_us[gpu] + std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]) +
-              std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]);
-    }
-    squares += busy * busy;
-  }
-  return layer_time + kSmoothWeight * std::sqrt(squares / static_cast<double>(num_gpus_));
 }
 
 std::vector<bool> SearchState::critical_gpus() const {
@@ -335,6 +320,20 @@ bool LocalSearch::improve_once() {
 }
 
 }  // namespace
+
+double search_score(std::span<const LayerLoad> loads, double layer_time) {
+  const std::size_t num_gpus = loads.front().gate_us.size();
+  double squares = 0;
+  for (std::size_t gpu = 0; gpu < num_gpus; ++gpu) {
+    double busy = 0;
+    for (const LayerLoad& load : loads) {
+      busy += load.expert_us[gpu] + std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]) +
+              std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]);
+    }
+    squares += busy * busy;
+  }
+  return layer_time + kSmoothWeight * std::sqrt(squares / static_cast<double>(num_gpus));
+}
 
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort) {
   return LocalSearch(problem, std::move(start), effort).run();

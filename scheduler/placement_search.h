@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "scheduler/placement_problem.h"
 
@@ -16,6 +17,9 @@ struct SearchEffort {
   std::int64_t max_evaluations = 20000;
   std::uint64_t seed = 1;
 };
+
+/// Layer time plus the smooth term: a small part of the root mean square over GPUs of what keeps them busy.
+double search_score(std::span<const LayerLoad> loads, double layer_time);
 
 /// The best assignment found, never worse than `start`. Keeps to the slots of `problem`.
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort);

@@ -388,6 +388,78 @@ TEST(Memory, ThatDoesNotSufficeIsToldWithTheSmallestClusterThatWould) {
   EXPECT_NO_THROW(plan_placement(PlacementPolicy::kAuto, model, cluster, {})) << "the cluster it asked for";
 }
 
+/// The published example of EPLB: 12 experts, 16 replicas, 8 GPUs, two layers; loads per expert. Compute is
+/// all that counts: no bytes.
+ModelTraffic eplb_example() {
+  ModelTraffic model;
+  model.model = "a";
+  model.num_experts = 12;
+  model.top_k = 1;
+  model.expert_us_per_token = 1;
+  model.expert_bytes = 1;
+  model.layers = {{{{90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86}}, {}},
+                  {{{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27}}, {}}};
+  return model;
+}
+
+/// Largest load of a GPU over the mean, of each layer.
+std::vector<double> imbalance(const ModelTraffic& model, const ModelPlacement& placement, int num_gpus) {
+  std::vector<double> ratios;
+  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+    std::vector<double> load(static_cast<std::size_t>(num_gpus));
+    double total = 0;
+    for (std::size_t expert = 0; expert < 12; ++expert) {
+      const double tokens = model.layers[layer].dispatch[0][expert];
+      total += tokens;
+      for (const ExpertReplica& replica : placement.layers[layer].experts[expert]) {
+        load[replica.gpu.value] += tokens * replica.share;
+      }
+    }
+    ratios.push_back(*std::max_element(load.begin(), load.end()) / total * num_gpus);
+  }
+  return ratios;
+}
+
+TEST(Replication, BalancesEplbsExampleAtLeastAsWellAsEplb) {
+  const ModelTraffic model = eplb_example();
+  ClusterSpec cluster = uniform_cluster(8, 100);
+  for (ClusterGpu& gpu : cluster.gpus) gpu.memory_bytes = 4;  // two experts of each layer: 16 copies a layer
+  const PlacementOptions options{.num_replicas = 4};
+  const auto theirs = imbalance(model, plan_placement(PlacementPolicy::kEplb, model, cluster, options), 8);
+  const auto ours = imbalance(model, plan_placement(PlacementPolicy::kAuto, model, cluster, options), 8);
+  std::printf("max/mean: eplb %.3f %.3f, auto %.3f %.3f\n", theirs[0], theirs[1], ours[0], ours[1]);
+  EXPECT_LE(ours[0], 1.208);
+  EXPECT_LE(ours[1], 1.242);
+}
+
+TEST(Replication, NeverHurtsAndKeepsToTheSlots) {
+  std::mt19937_64 random(44);
+  for (int instance = 0; instance < 8; ++instance) {
+    const std::vector<ModelTraffic> models{
+        random_model({.name = "a", .num_experts = 8, .top_k = 2, .num_sources = 4, .skew = 4}, random),
+        random_model({.name = "b", .num_experts = 6, .num_sources = 4, .skew = 4}, random)};
+    ClusterSpec cluster = test_cluster(4, instance % 2 == 1);
+    for (ClusterGpu& gpu : cluster.gpus) gpu.memory_bytes = 6e8;
+    const auto plan_with = [&](int num_replicas) {
+      return plan_deployment(models, cluster, PlacementPolicy::kAuto, {.num_replicas = num_replicas});
+    };
+    const DeploymentPlan replicated = plan_with(3);
+    EXPECT_LE(planned_time(models, cluster, replicated),
+              planned_time(models, cluster, plan_with(0)) * (1 + 1e-9));
+    for (int gpu = 0; gpu < 4; ++gpu) {
+      std::size_t copies = 0;
+      for (const ModelPlacement& model : replicated.models)
+        copies += model.layers[0].experts_on({gpu}).size();
+      EXPECT_LE(copies, 6u);
+    }
+    for (const ModelPlacement& model : replicated.models) {
+      std::size_t copies = 0;
+      for (const auto& replicas : model.layers[0].experts) copies += replicas.size();
+      EXPECT_LE(copies, model.layers[0].experts.size() + 3);
+    }
+  }
+}
+
 TEST(ExchangeRows, CountATokenOncePerDestination) {
   std::mt19937_64 random(41);
   for (int instance = 0; instance < 30; ++instance) {
