@@ -29,27 +29,41 @@ struct Group {
   float scale;
 };
 
-template <typename L>
-AURORA_INLINE void score_keys(const Group& group, const float* query) {
-  for (std::int64_t j = 0; j < group.num_keys; j += 4) {
-    const float* key[4];
-    for (std::int64_t i = 0; i < 4; ++i)
-      key[i] = group.keys + group.rows[std::min(j + i, group.num_keys - 1)];
-    L sums[4] = {L::splat(0), L::splat(0), L::splat(0), L::splat(0)};
-    for (std::int64_t d = 0; d < group.width; d += kLanes) {
-      const std::int64_t count = group.width - d;
-      const L q = load_lanes<L>(query + d, count);
+/// The next sixteen elements of a head's row, or with `kWhole` false the `count` that are left.
+template <typename L, bool kWhole>
+AURORA_INLINE L load_head(const float* source, std::int64_t count) {
+  return kWhole ? L::load(source) : load_lanes<L>(source, count);
+}
+
+/// The dot products of a query with the keys whose rows begin at the four offsets.
+template <typename L, bool kWhole>
+AURORA_INLINE Float4x score_four(const float* query, const float* keys, std::int64_t width,
+                                 const std::int64_t (&rows)[4]) {
+  L sums[4] = {L::splat(0), L::splat(0), L::splat(0), L::splat(0)};
+  for (std::int64_t d = 0; d < width; d += kLanes) {
+    const L q = load_head<L, kWhole>(query + d, width - d);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) sums[i] += q * load_lanes<L>(key[i] + d, count);
-    }
-    const Float4x scores = sum_lanes(sums[0], sums[1], sums[2], sums[3]) * group.scale;
+    for (int i = 0; i < 4; ++i) sums[i] += q * load_head<L, kWhole>(keys + rows[i] + d, width - d);
+  }
+  return sum_lanes(sums[0], sums[1], sums[2], sums[3]);
+}
+
+// Groups go by value: their members then stay in registers while scores are written.
+template <typename L, bool kWhole>
+AURORA_INLINE void score_keys(const Group group, const float* query) {
+  const std::int64_t last = group.num_keys - 1;
+  for (std::int64_t j = 0; j < group.num_keys; j += 4) {
+    const std::int64_t* rows = group.rows;
+    const std::int64_t four[4] = {rows[j], rows[std::min(j + 1, last)], rows[std::min(j + 2, last)],
+                                  rows[std::min(j + 3, last)]};
+    const Float4x scores = score_four<L, kWhole>(query, group.keys, group.width, four) * group.scale;
     std::memcpy(group.scores + j, &scores, sizeof scores);
   }
 }
 
 /// Scores become exp(score - largest); returns their sum.
 template <typename L>
-AURORA_INLINE float exponentiate(const Group& group) {
+AURORA_INLINE float exponentiate(const Group group) {
   const std::int64_t padded = (group.num_keys + kLanes - 1) / kLanes * kLanes;
   for (std::int64_t j = group.num_keys; j < padded; ++j) {
     group.scores[j] = -std::numeric_limits<float>::infinity();
@@ -66,8 +80,8 @@ AURORA_INLINE float exponentiate(const Group& group) {
   return sum_lanes(sums);
 }
 
-template <typename L>
-AURORA_INLINE void sum_values(const Group& group, float total, float* output) {
+template <typename L, bool kWhole>
+AURORA_INLINE void sum_values(const Group group, float total, float* output) {
   for (std::int64_t d = 0; d < group.width; d += kLanes) {
     const std::int64_t count = group.width - d;
     const float* column = group.values + d;
@@ -75,23 +89,27 @@ AURORA_INLINE void sum_values(const Group& group, float total, float* output) {
     std::int64_t j = 0;
     for (; j + 4 <= group.num_keys; j += 4) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i)
-        sums[i] += group.scores[j + i] * load_lanes<L>(column + group.rows[j + i], count);
+      for (int i = 0; i < 4; ++i) {
+        sums[i] += group.scores[j + i] * load_head<L, kWhole>(column + group.rows[j + i], count);
+      }
     }
-    for (int i = 0; j + i < group.num_keys; ++i) {
-      sums[i] += group.scores[j + i] * load_lanes<L>(column + group.rows[j + i], count);
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      if (j + i >= group.num_keys) continue;  // a loop of fixed length, so that the sums stay in registers
+      sums[i] += group.scores[j + i] * load_head<L, kWhole>(column + group.rows[j + i], count);
     }
     store_lanes(output + d, ((sums[0] + sums[1]) + (sums[2] + sums[3])) / total, count);
   }
 }
 
+template <bool kWhole>
 struct Attend {
   template <typename L>
   AURORA_INLINE static void run(const Group* group) {
     for (std::int64_t i = 0; i < group->num_queries; ++i) {
-      score_keys<L>(*group, group->query + i * group->width);
+      score_keys<L, kWhole>(*group, group->query + i * group->width);
       const float total = exponentiate<L>(*group);
-      sum_values<L>(*group, total, group->output + i * group->width);
+      sum_values<L, kWhole>(*group, total, group->output + i * group->width);
     }
   }
 };
@@ -156,7 +174,11 @@ void run_token(const PagedAttentionArgs& args, std::int64_t token, RowOffsets& r
                       .num_keys = num_keys,
                       .width = width,
                       .scale = args.scale};
-    run_for_active_isa<Attend>(&group);
+    if (width % kLanes == 0) {
+      run_for_active_isa<Attend<true>>(&group);
+    } else {
+      run_for_active_isa<Attend<false>>(&group);
+    }
   }
 }
 

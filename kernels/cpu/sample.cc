@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -47,42 +49,55 @@ struct Weigh {
 };
 
 struct Scratch {
-  std::vector<float> weights;       // by token id; 0 means the token is out
-  std::vector<std::int32_t> order;  // ids, for sorting
+  std::vector<float> weights;        // by token id; 0 means the token is out
+  std::vector<float> largest;        // for top-k
+  std::vector<std::uint64_t> order;  // for top-p
 };
 
 /// Keeps the `top_k` largest weights; everything equal to the last of them stays too, as in Hugging Face.
 void keep_top_k(Scratch& scratch, std::int64_t top_k) {
   std::vector<float>& weights = scratch.weights;
   if (top_k <= 0 || top_k >= static_cast<std::int64_t>(weights.size())) return;
-  thread_local std::vector<float> sorted;
-  sorted = weights;
-  std::nth_element(sorted.begin(), sorted.begin() + (top_k - 1), sorted.end(), std::greater<>());
-  const float smallest_kept = sorted[static_cast<std::size_t>(top_k - 1)];
+  // A heap of the k largest: few tokens of a row enter it, so this is one pass of comparisons.
+  std::vector<float>& largest = scratch.largest;
+  largest.resize(static_cast<std::size_t>(top_k));
+  std::partial_sort_copy(weights.begin(), weights.end(), largest.begin(), largest.end(), std::greater<>());
+  const float smallest_kept = largest.back();
   for (float& weight : weights) weight = weight < smallest_kept ? 0.0F : weight;
 }
 
+/// Orders tokens by weight, of equal weights the higher id first: the order in which they are dropped.
+std::uint64_t drop_key(float weight, std::size_t id) {
+  // The bits of positive floats rise with their value.
+  return (std::uint64_t{std::bit_cast<std::uint32_t>(weight)} << 32) |
+         (0xffffffffU - static_cast<std::uint32_t>(id));
+}
+
 /// Drops the least likely tokens whose probabilities sum to at most 1 - top_p; the most likely always stays.
-/// Of equal ones the higher id goes first.
 void keep_top_p(Scratch& scratch, float top_p) {
   if (!(top_p < 1)) return;
   std::vector<float>& weights = scratch.weights;
-  std::vector<std::int32_t>& order = scratch.order;
-  order.clear();
   double total = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] > 0) order.push_back(static_cast<std::int32_t>(i));
-    total += static_cast<double>(weights[i]);
-  }
-  std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    const float weight_a = weights[static_cast<std::size_t>(a)];
-    const float weight_b = weights[static_cast<std::size_t>(b)];
-    return weight_a != weight_b ? weight_a < weight_b : a > b;
-  });
+  for (const float weight : weights) total += static_cast<double>(weight);
   const double droppable = (1.0 - static_cast<double>(top_p)) * total;
+  // All tokens below the share that each could have of `droppable` go without being sorted: together they
+  // cannot exceed it. In a peaked distribution these are nearly all.
+  const double share = droppable / static_cast<double>(weights.size());
   double dropped = 0;
+  std::vector<std::uint64_t>& order = scratch.order;
+  order.clear();
+  for (std::size_t id = 0; id < weights.size(); ++id) {
+    float& weight = weights[id];
+    if (static_cast<double>(weight) < share) {
+      dropped += static_cast<double>(weight);
+      weight = 0;
+    } else if (weight > 0) {
+      order.push_back(drop_key(weight, id));
+    }
+  }
+  std::sort(order.begin(), order.end());
   for (std::size_t i = 0; i + 1 < order.size(); ++i) {
-    float& weight = weights[static_cast<std::size_t>(order[i])];
+    float& weight = weights[0xffffffffU - static_cast<std::uint32_t>(order[i])];
     dropped += static_cast<double>(weight);
     if (dropped > droppable) break;
     weight = 0;
