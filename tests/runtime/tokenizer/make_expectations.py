@@ -229,6 +229,10 @@ def dense_cases():
                 "pre_tokenizer": sequence("pretokenizers", split({"String": "b"}, "MergedWithPrevious"), metaspace)}
             yield f"metaspace {scheme} split={cut} behind strip", {
                 "normalizer": {"type": "Strip", "strip_left": True, "strip_right": False}, "pre_tokenizer": metaspace}
+    for replaced in [r"-+|\s+", "b."]:
+        yield f"metaspace first behind replace {replaced}", {
+            "normalizer": {"type": "Replace", "pattern": {"Regex": replaced}, "content": "1."},
+            "pre_tokenizer": {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "first", "split": True}}
     yield "strip both", {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}
     yield "strip right", {"normalizer": {"type": "Strip", "strip_left": False, "strip_right": True}}
     yield "replace with nothing", {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": ""}}
