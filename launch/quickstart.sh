@@ -48,13 +48,18 @@ show_answers() {
       return out
     }
     /^[ \t\r]*$/ { next }
-    FNR == NR { prompt[++num_prompts] = string_field($0, "prompt"); next }
+    FNR == NR {
+      prompt[++num_prompts] = string_field($0, "prompt")
+      if (match($0, /"prompt_token_ids" *: *\[[^]]*\]/)) prompt[num_prompts] = substr($0, RSTART, RLENGTH)
+      next
+    }
     {
       num_answers++
       text = string_field($0, "text")
       error = string_field($0, "error")
-      printf "\n[%s] %s%s%s%s\n", string_field($0, "model"), bold, prompt[num_answers], plain,
-             error == "" ? text : " ... failed: " error
+      gsub(/\n/, "\n    ", text)
+      printf "\n%s%s%s   (%s)\n    %s\n", bold, prompt[num_answers], plain, string_field($0, "model"),
+             error == "" ? text : "failed: " error
     }
     END { if (num_answers != num_prompts) { print num_answers " answers to " num_prompts " prompts"; exit 1 } }
   ' bold="$1" plain="$2" "$prompts" "$results/answers.jsonl"
