@@ -66,7 +66,12 @@ show_answers() {
 }
 
 launch/install_dependencies.sh
-cmake --preset release
+# The tests are configured only where what they need is there; tests/run.sh installs it and switches them on.
+if launch/install_dependencies.sh --test --check 2>/dev/null; then
+  cmake --preset release
+else
+  cmake --preset release -DAURORA_TESTS=OFF -DAURORA_BENCHMARKS=OFF
+fi
 cmake --build build/release --target aurora-serve --parallel "$(launch/build_jobs.sh)"
 
 # More ranks than cores are fine; root and idle ranks have to be told so. Open MPI's own variables, so that a setting

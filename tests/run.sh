@@ -49,7 +49,11 @@ step() {
 step "install"
 launch/install_dependencies.sh --test
 step "configure: $preset"
-cmake --preset "$preset"
+benchmarks=ON
+if [[ $preset == asan || $preset == tsan ]]; then
+  benchmarks=OFF
+fi
+cmake --preset "$preset" -DAURORA_TESTS=ON -DAURORA_BENCHMARKS="$benchmarks"
 step "build, $jobs at once"
 cmake --build "$build" "${targets[@]}" --parallel "$jobs" "${build_options[@]}"
 
