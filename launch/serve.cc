@@ -17,6 +17,7 @@
 #include "launch/logging.h"
 #include "launch/plan_table.h"
 #include "launch/progress.h"
+#include "launch/rank_transport.h"
 #include "launch/report.h"
 #include "runtime/agreement.h"
 #include "runtime/plan_io/plan_file.h"
@@ -24,8 +25,6 @@
 
 namespace aurora {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// Files that rank 0 writes after the run, opened before it so that an unwritable one costs no work.
 struct Outputs {
@@ -94,20 +93,6 @@ Setup configured(const CommandLine& command, int rank) {
   }
   if (rank == 0 && !options.dump_config) open_outputs(options, setup);
   return setup;
-}
-
-/// Attention would gain from any number of ranks, but a rank without any expert of any model has nothing to
-/// share.
-void check_rank_count(const Setup& setup, int num_ranks) {
-  std::int64_t num_experts = 0;
-  for (const ModelOptions& model : setup.engine.models) {
-    num_experts += read_model_config(model.checkpoint).num_experts;
-  }
-  if (num_ranks <= num_experts) return;
-  throw Error(ErrorKind::kInvalidArgument,
-              std::to_string(num_ranks) + " ranks, but the models have " + std::to_string(num_experts) +
-                  " experts in a layer together, so some ranks would hold none; start at most " +
-                  std::to_string(num_experts));
 }
 
 void log_choices(const CommandLine& command, const Setup& setup, const Resolved& transport, int num_ranks) {
@@ -199,11 +184,8 @@ int write_outputs(const CommandLine& command, Setup& setup, const Engine& engine
 int serve(const CommandLine& command, const Resolved& transport_choice, Transport& transport, Setup& setup) {
   const ServeOptions& options = command.options;
   const bool is_root = transport.rank() == 0;
-  const auto deadline = [&] { return Clock::now() + setup.engine.timeout; };
-  agree(transport, Clock::now() + engine_options(options, {}).timeout, "configuration", [&] {
-    setup = configured(command, transport.rank());
-    if (!options.dump_config) check_rank_count(setup, transport.num_ranks());
-  });
+  agree(transport, engine_options(options, {}).timeout, "configuration",
+        [&] { setup = configured(command, transport.rank()); });
   if (options.dump_config) {
     if (is_root) {
       std::fputs(dump_configuration(command, setup.models, setup.backend, transport_choice).c_str(), stdout);
@@ -216,7 +198,7 @@ int serve(const CommandLine& command, const Resolved& transport_choice, Transpor
   Engine engine(setup.engine, transport, *backend);
   int exit_code = kExitAnswered;
   if (options.check) {
-    agree(transport, deadline(), "check", [&] {
+    agree(transport, setup.engine.timeout, "check", [&] {
       if (is_root) exit_code = print_check(setup, engine.plan());
     });
     return exit_code;
@@ -233,7 +215,7 @@ int serve(const CommandLine& command, const Resolved& transport_choice, Transpor
   }
   engine.run(setup.outputs.feed.get());
   display.reset();
-  agree(transport, deadline(), "outputs", [&] {
+  agree(transport, setup.engine.timeout, "outputs", [&] {
     if (is_root) exit_code = write_outputs(command, setup, engine, stamp);
   });
   return exit_code;
@@ -278,11 +260,11 @@ void report_failure(const Error& error, int rank) {
 
 int serve_rank(const CommandLine& command, const Resolved& transport_choice, Transport& transport) noexcept {
   set_log_rank(transport.rank());
-  const std::unique_ptr<Transport> interruptible = make_interruptible(transport);
+  RankTransport rank_transport(transport);
   Setup setup;
   std::optional<Error> failure;
   try {
-    return serve(command, transport_choice, *interruptible, setup);
+    return serve(command, transport_choice, rank_transport, setup);
   } catch (const Error& error) {
     failure = error;
   } catch (const std::bad_alloc&) {
@@ -292,7 +274,9 @@ int serve_rank(const CommandLine& command, const Resolved& transport_choice, Tra
   }
   // Who only heard of a failure adds no noise: the rank that has the cause may not have learnt yet that it
   // has it.
-  if (failure->kind() != ErrorKind::kAborted || interrupting_signal() != 0) transport.abort(failure->what());
+  if (failure->kind() != ErrorKind::kAborted || interrupting_signal() != 0)
+    rank_transport.abort(failure->what());
+  if (rank_transport.earlier_abort()) failure = Error(ErrorKind::kAborted, *rank_transport.earlier_abort());
   report_failure(*failure, transport.rank());
   if (setup.outputs.feed != nullptr) {
     const BatchProgress& progress = setup.outputs.feed->progress();

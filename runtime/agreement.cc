@@ -30,7 +30,7 @@ std::optional<Failure> attempt(const std::function<void()>& work) {
 
 }  // namespace
 
-void agree(Transport& transport, Deadline deadline, std::string_view what,
+void agree(Transport& transport, std::chrono::milliseconds timeout, std::string_view what,
            const std::function<void()>& work) {
   const std::optional<Failure> mine = attempt(work);
   ByteWriter writer;
@@ -39,7 +39,8 @@ void agree(Transport& transport, Deadline deadline, std::string_view what,
     writer.write(mine->kind);
     writer.write(mine->text);
   }
-  const auto all = all_gather(transport, writer.bytes(), kAgreeTag, deadline, what);
+  const auto all =
+      all_gather(transport, writer.bytes(), kAgreeTag, std::chrono::steady_clock::now() + timeout, what);
   for (int rank = 0; rank < transport.num_ranks(); ++rank) {
     ByteReader reader(all[static_cast<std::size_t>(rank)]);
     if (!reader.read<bool>()) continue;

@@ -1,10 +1,10 @@
 // All ranks succeed or all fail: one message names the cause, on the rank that has it.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string_view>
 
-#include "kernels/backend.h"
 #include "runtime/transport/transport.h"
 
 namespace aurora {

@@ -27,6 +27,9 @@ constexpr std::size_t kTraceCapacity = std::size_t{1} << 21;
 /// How often an idle rank 0 looks at its feed, and tells the others that it lives.
 constexpr std::chrono::milliseconds kFeedPoll{1};
 constexpr std::chrono::seconds kHeartbeat{1};
+/// How long ranks wait for each other while loading: ranks host different numbers of experts, and disks are
+/// slow.
+constexpr std::chrono::minutes kLoadTimeout{30};
 
 void check_options(const EngineOptions& options) {
   const auto refuse = [](const std::string& text) { throw Error(ErrorKind::kInvalidArgument, text); };
@@ -82,28 +85,28 @@ void Engine::State::open_models() {
     models.push_back(std::make_unique<ServedModel>(model));
     num_experts += models.back()->config().num_experts;
   }
-  if (transport->num_ranks() > num_experts) {
-    throw Error(ErrorKind::kInvalidArgument,
-                std::to_string(transport->num_ranks()) + " ranks are too many: the models have " +
-                    std::to_string(num_experts) +
-                    " experts a layer in all, and some ranks would host none; use at most " +
-                    std::to_string(num_experts));
-  }
+  // Attention would gain from any number of ranks, but a rank without any expert has nothing to share.
+  if (transport->num_ranks() <= num_experts) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              std::to_string(transport->num_ranks()) + " ranks, but the models have " +
+                  std::to_string(num_experts) +
+                  " experts in a layer together, so some ranks would hold none; start at most " +
+                  std::to_string(num_experts));
 }
 
 void Engine::State::start() {
-  agree(*transport, deadline(), "opening the models", [&] { open_models(); });
+  agree(*transport, kLoadTimeout, "opening the models", [&] { open_models(); });
   make_plan();
   trace = std::make_unique<TraceRecorder>(models.size(), options.record_trace ? kTraceCapacity : 0);
   totals.resize(models.size());
   if (options.check_only) return;
-  agree(*transport, deadline(), "loading the models", [&] { load_models(); });
+  agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(); });
   clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
 }
 
 void Engine::State::make_plan() {
   std::string text;
-  agree(*transport, deadline(), "planning on rank 0", [&] {
+  agree(*transport, kLoadTimeout, "planning on rank 0", [&] {
     if (transport->rank() == 0) text = plan_text(plan_deployment_of(options, models, transport->num_ranks()));
   });
   const auto bytes = broadcast(*transport, 0, std::as_bytes(std::span<const char>(text)), kPlanTag,

@@ -41,11 +41,6 @@ struct EngineOptions {
       false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
 };
 
-struct ExpertLoad {
-  std::string model;
-  std::vector<std::vector<std::int64_t>> tokens;  // [moe layer][expert]
-};
-
 /// Sums over all ranks; gathered at the end of `run` on rank 0.
 struct EngineReport {
   struct Model {
