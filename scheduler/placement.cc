@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
 #include <stdexcept>
 #include <string>
 
 #include "scheduler/baseline_placements.h"
 #include "scheduler/colocation.h"
-#include "scheduler/expert_slots.h"
 #include "scheduler/placement_search.h"
 #include "scheduler/random.h"
 #include "scheduler/replication.h"
@@ -178,23 +176,12 @@ const PolicyRow& row_of(PlacementPolicy policy) {
   return *row;
 }
 
-void check_models(std::span<const ModelTraffic> traffic) {
-  if (traffic.empty()) throw std::invalid_argument("placement: no model is given");
-  for (std::size_t index = 0; index < traffic.size(); ++index) {
-    validate(traffic[index]);
-    for (std::size_t before = 0; before < index; ++before) {
-      if (traffic[before].model == traffic[index].model) {
-        throw std::invalid_argument("placement: two models are named \"" + traffic[index].model + "\"");
-      }
-    }
-  }
-}
-
 }  // namespace
 
 std::string_view placement_policy_name(PlacementPolicy policy) { return row_of(policy).name; }
 
 std::optional<PlacementPolicy> parse_placement_policy(std::string_view name) {
+  if (name == "rga") return PlacementPolicy::kRandom;
   for (const PolicyRow& row : kPolicies) {
     if (row.name == name) return row.policy;
   }
@@ -205,41 +192,17 @@ std::span<const PlacementPolicy> all_placement_policies() { return kPolicyList; 
 
 DeploymentPlan plan_deployment(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
                                PlacementPolicy policy, const PlacementOptions& options) {
-  validate(cluster);
-  check_models(traffic);
   if (options.num_replicas < 0 || options.search_evaluations < 0) {
     throw std::invalid_argument("placement: " + std::to_string(options.num_replicas) + " replicas and " +
                                 std::to_string(options.search_evaluations) +
                                 " evaluations; neither may be negative");
   }
-  const ExpertSlots slots = expert_slots(traffic, cluster);
-  DeploymentPlan plan;
-  plan.num_gpus = cluster.num_gpus();
-  plan.placement_policy = placement_policy_name(policy);
-  std::size_t num_layers = 0;
-  for (const ModelTraffic& model : traffic) {
-    plan.models.push_back({model.model, {}});
-    num_layers = std::max(num_layers, model.layers.size());
-  }
-  for (std::size_t layer = 0; layer < num_layers; ++layer) {
-    LayerProblem problem;
-    problem.cluster = &cluster;
-    std::vector<std::size_t> present;
-    for (std::size_t model = 0; model < traffic.size(); ++model) {
-      if (layer >= traffic[model].layers.size()) continue;
-      present.push_back(model);
-      problem.models.push_back(&traffic[model]);
-      problem.demands.emplace_back(traffic[model].layers[layer], traffic[model], cluster.num_gpus());
-      problem.slots.push_back(slots[model][layer]);
-    }
+  DeploymentPlan plan = plan_by_layers(traffic, cluster, [&](const LayerProblem& problem, std::size_t layer) {
     PlacementOptions layer_options = options;
     layer_options.seed = Random(options.seed ^ (layer << 32)).next();
-    Placements placements = row_of(policy).place(problem, layer_options);
-    for (std::size_t index = 0; index < present.size(); ++index) {
-      plan.models[present[index]].layers.push_back(std::move(placements[index]));
-    }
-  }
-  validate(plan);
+    return row_of(policy).place(problem, layer_options);
+  });
+  plan.placement_policy = placement_policy_name(policy);
   return plan;
 }
 

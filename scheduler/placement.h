@@ -33,6 +33,7 @@ struct PlacementOptions {
 };
 
 std::string_view placement_policy_name(PlacementPolicy policy);
+/// "rga", the literature's name for random GPU assignment, is understood as "random".
 std::optional<PlacementPolicy> parse_placement_policy(std::string_view name);
 std::span<const PlacementPolicy> all_placement_policies();
 

@@ -2,7 +2,8 @@
 // on.
 #pragma once
 
-#include <memory>
+#include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -35,5 +36,12 @@ LayerPlacement placement_of(const std::vector<int>& gpu_of_expert);
 /// Layer time of a placement of all models, computed from scratch (layer_time.h).
 double layer_time_us(const LayerProblem& problem, const std::vector<LayerPlacement>& placements);
 double layer_time_us(const LayerProblem& problem, const Assignment& assignment);
+
+/// Places all layers by `place(problem, layer)`, which returns a placement of each of the problem's models.
+/// Layers with the same index form one problem. Checks everything that placement.h promises to check; the
+/// plan is valid.
+using PlaceLayer = std::function<std::vector<LayerPlacement>(const LayerProblem& problem, std::size_t layer)>;
+DeploymentPlan plan_by_layers(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
+                              const PlaceLayer& place);
 
 }  // namespace aurora

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <limits>
 
 #include "scheduler/bottleneck_matching.h"
@@ -337,6 +338,45 @@ double search_score(std::span<const LayerLoad> loads, double layer_time) {
 
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort) {
   return LocalSearch(problem, std::move(start), effort).run();
+}
+
+Assignment best_assignment_by_force(const LayerProblem& problem) {
+  // Every expert starts on GPU 0; leaves of the search tree within the slots are evaluated.
+  Assignment start;
+  std::vector<std::pair<std::size_t, int>> experts;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    start.emplace_back(problem.demands[model].expert_pairs.size(), 0);
+    for (int expert = 0; expert < problem.demands[model].num_experts; ++expert)
+      experts.emplace_back(model, expert);
+  }
+  SearchState state(problem, start);
+  double best_time = std::numeric_limits<double>::infinity();
+  Assignment best;
+  const auto fits = [&] {
+    for (std::size_t model = 0; model < problem.num_models(); ++model) {
+      for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
+        if (state.num_on(model, gpu) > problem.slots[model][gpu]) return false;
+      }
+    }
+    return true;
+  };
+  const std::function<void(std::size_t)> place_from = [&](std::size_t next) {
+    if (next == experts.size()) {
+      const double time = state.layer_time();
+      if (time >= best_time || !fits()) return;
+      best_time = time;
+      best = state.assignment();
+      return;
+    }
+    const auto [model, expert] = experts[next];
+    for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
+      state.move(model, expert, gpu);
+      place_from(next + 1);
+    }
+    state.move(model, expert, 0);
+  };
+  place_from(0);
+  return best;
 }
 
 std::vector<int> best_single_assignment(const LayerProblem& problem) {

@@ -24,6 +24,9 @@ double search_score(std::span<const LayerLoad> loads, double layer_time);
 /// The best assignment found, never worse than `start`. Keeps to the slots of `problem`.
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort);
 
+/// The optimum over all assignments within the slots, by trying them all.
+Assignment best_assignment_by_force(const LayerProblem& problem);
+
 /// The optimum of one model alone with at most one expert on a GPU: the terms of a GPU depend on its expert
 /// only, so the layer time is a sum of two bottlenecks (bottleneck_matching.h). Needs no more experts than
 /// GPUs with slots.

@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "kernels/error.h"
+#include "launch/plan_commands.h"
+#include "runtime/plan_io/cluster_file.h"
+#include "runtime/plan_io/matrix_file.h"
+#include "runtime/plan_io/nearest_name.h"
+#include "scheduler/fair_sharing.h"
+#include "scheduler/makespan_bound.h"
+
+namespace aurora {
+namespace {
+
+using nlohmann::json;
+
+struct OrderRow {
+  std::string policy;
+  double makespan = 0;
+  double bound = 0;
+  std::size_t num_rounds = 0;
+  double planning_us = 0;
+
+  double ratio() const { return bound > 0 ? makespan / bound : 1; }
+};
+
+std::vector<OrderPolicy> chosen_policies(const std::string& name) {
+  if (name == "all") return {all_order_policies().begin(), all_order_policies().end()};
+  if (const auto policy = parse_order_policy(name)) return {*policy};
+  std::vector<std::string> known{"all"};
+  for (const OrderPolicy policy : all_order_policies()) known.emplace_back(order_policy_name(policy));
+  throw Error(ErrorKind::kInvalidArgument,
+              "--policy: unknown policy \"" + name + "\"" + suggest_name(name, known));
+}
+
+/// Bandwidths in bytes per microsecond; empty when neither ports nor a cluster are given.
+std::vector<double> chosen_ports(const PlanOrderOptions& options, int num_gpus) {
+  std::vector<double> ports;
+  for (const double gbps : options.ports_gbps) ports.push_back(gbps * kBytesPerUsOfGbps);
+  std::string source = "--ports";
+  if (!options.cluster.empty()) {
+    ports = port_bandwidths(read_cluster_file(options.cluster));
+    source = options.cluster.string();
+  }
+  if (!ports.empty() && ports.size() != static_cast<std::size_t>(num_gpus)) {
+    throw Error(ErrorKind::kInvalidArgument, source + ": " + std::to_string(ports.size()) + " ports, but " +
+                                                 options.matrix.string() + " has " +
+                                                 std::to_string(num_gpus) + " GPUs");
+  }
+  return ports;
+}
+
+/// Bytes through the busiest port; a whole number for rounds without sharing. Shared rounds are rounded up.
+double makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
+  const std::vector<double> unit_ports(static_cast<std::size_t>(num_gpus), 1.0);
+  double makespan = 0;
+  for (const Round& round : order.rounds) {
+    // A billionth less, so that rounding errors of the simulation do not add a byte.
+    makespan += std::ceil(fair_share_makespan_us(round.transfers, unit_ports) * (1 - 1e-9));
+  }
+  return makespan;
+}
+
+OrderRow plan_row(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options,
+                  bool is_in_bytes) {
+  OrderRow row;
+  row.policy = order_policy_name(policy);
+  const auto start = std::chrono::steady_clock::now();
+  const TransmissionOrder order = plan_order(policy, traffic, options);
+  row.planning_us =
+      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  row.num_rounds = order.rounds.size();
+  if (is_in_bytes) {
+    row.makespan = makespan_in_bytes(order, traffic.num_gpus());
+    row.bound = static_cast<double>(makespan_bound_bytes(traffic));
+  } else {
+    row.makespan = predicted_makespan_us(order, port_bandwidths(options, traffic.num_gpus()), 0);
+    row.bound = makespan_bound_us(traffic, options);
+  }
+  return row;
+}
+
+std::string as_json(const std::vector<OrderRow>& rows, bool is_in_bytes, int num_gpus) {
+  json list = json::array();
+  for (const OrderRow& row : rows) {
+    json entry = {{"policy", row.policy},
+                  {"ratio", row.ratio()},
+                  {"rounds", row.num_rounds},
+                  {"planning_us", row.planning_us}};
+    if (is_in_bytes) {
+      entry["makespan"] = static_cast<std::int64_t>(row.makespan);
+      entry["bound"] = static_cast<std::int64_t>(row.bound);
+    } else {
+      entry["makespan"] = row.makespan;
+      entry["bound"] = row.bound;
+    }
+    list.push_back(std::move(entry));
+  }
+  const json document = {{"version", 1},
+                         {"unit", is_in_bytes ? "bytes" : "us"},
+                         {"num_gpus", num_gpus},
+                         {"orders", std::move(list)}};
+  return document.dump(2) + "\n";
+}
+
+std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
+  char line[160];
+  std::snprintf(line, sizeof line, "%-14s %18s %18s %8s %7s %12s\n", "policy",
+                is_in_bytes ? "makespan_bytes" : "makespan_us", is_in_bytes ? "bound_bytes" : "bound_us",
+                "ratio", "rounds", "planning_us");
+  std::string text = line;
+  const int digits = is_in_bytes ? 0 : 3;
+  for (const OrderRow& row : rows) {
+    std::snprintf(line, sizeof line, "%-14s %18.*f %18.*f %8.4f %7zu %12.1f\n", row.policy.c_str(), digits,
+                  row.makespan, digits, row.bound, row.ratio(), row.num_rounds, row.planning_us);
+    text += line;
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string plan_order_command(const PlanOrderOptions& options) {
+  const std::vector<OrderPolicy> policies = chosen_policies(options.policy);
+  const TrafficMatrix traffic = read_matrix_file(options.matrix);
+  OrderOptions order_options;
+  order_options.ports = chosen_ports(options, traffic.num_gpus());
+  order_options.round_cost_us = options.round_cost_us;
+  order_options.max_rounds = options.max_rounds;
+  const bool is_in_bytes = order_options.ports.empty();
+  std::vector<OrderRow> rows;
+  try {
+    for (const OrderPolicy policy : policies)
+      rows.push_back(plan_row(policy, traffic, order_options, is_in_bytes));
+  } catch (const std::invalid_argument& error) {
+    throw Error(ErrorKind::kInvalidArgument, error.what());
+  }
+  return options.is_json ? as_json(rows, is_in_bytes, traffic.num_gpus()) : as_table(rows, is_in_bytes);
+}
+
+}  // namespace aurora

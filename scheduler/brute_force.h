@@ -1,0 +1,20 @@
+// The best placement by trying all of them: the yardstick of searches on small problems.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "scheduler/cluster.h"
+#include "scheduler/plan.h"
+
+namespace aurora {
+
+/// Placements without replicas that minimise the layer time, layer by layer, within the memory. Nothing when
+/// a layer has more than `max_placements` (GPUs to the power of experts). Throws std::invalid_argument as
+/// plan_deployment does.
+std::optional<DeploymentPlan> brute_force_deployment(std::span<const ModelTraffic> traffic,
+                                                     const ClusterSpec& cluster,
+                                                     std::int64_t max_placements = 300000);
+
+}  // namespace aurora
