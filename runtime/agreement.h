@@ -11,7 +11,9 @@ namespace aurora {
 
 /// Runs `work` on every rank and then exchanges how it went. When it threw on any rank, every rank throws:
 /// the lowest failing rank its own error, prefixed with its number, and all others kAborted naming that rank
-/// and its error. Collective.
-void agree(Transport& transport, Deadline deadline, std::string_view what, const std::function<void()>& work);
+/// and its error. A rank that is done waits at most `timeout` for the others; its own work is not timed.
+/// Collective.
+void agree(Transport& transport, std::chrono::milliseconds timeout, std::string_view what,
+           const std::function<void()>& work);
 
 }  // namespace aurora
