@@ -176,8 +176,8 @@ std::vector<Field> model_fields(ModelConfiguration& model) {
       {"kv_cache_mb", "memory for keys and values on one rank, MiB",
        IntegerValue{&o.kv_cache_bytes, 1, 1 << 24, kMebibyte}},
       {"kv_block_tokens", "tokens in one block of the KV cache", IntegerValue{&o.kv_block_tokens, 1, 4096}},
-      {"traffic", "past traffic to plan from, relative to this file", &o.traffic},
-      {"replay_routing", "routing record that drives the gate, relative to this file", &o.replay_routing},
+      {"traffic", "past traffic to plan from", &o.traffic},
+      {"replay_routing", "routing record that drives the gate", &o.replay_routing},
   };
 }
 

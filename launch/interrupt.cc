@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -15,12 +16,13 @@ namespace aurora {
 namespace {
 
 // A signal handler can reach globals only.
-volatile std::sig_atomic_t g_signal = 0;
+std::atomic<int> g_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler must not wait for a lock");
 int g_wake_fds[2] = {-1, -1};
 
 extern "C" void on_signal(int signal) {
-  if (g_signal != 0) return;  // launchers and shells may signal twice; the watchdog has the last word
-  g_signal = signal;
+  int none = 0;
+  if (!g_signal.compare_exchange_strong(none, signal)) return;  // launchers and shells may signal twice
   const int saved_errno = errno;
   const char byte = 0;
   [[maybe_unused]] const ssize_t written = write(g_wake_fds[1], &byte, 1);
@@ -34,38 +36,6 @@ void watch(std::chrono::milliseconds grace) {
   std::this_thread::sleep_for(grace);
   _exit(128 + interrupting_signal());
 }
-
-class InterruptibleTransport final : public Transport {
- public:
-  explicit InterruptibleTransport(Transport& inner) : inner_(inner) {}
-
-  std::string_view name() const override { return inner_.name(); }
-  int rank() const override { return inner_.rank(); }
-  int num_ranks() const override { return inner_.num_ranks(); }
-
-  Ticket post(std::span<const Message> messages) override {
-    stop_if_interrupted();
-    return inner_.post(messages);
-  }
-  bool test(Ticket ticket) override {
-    stop_if_interrupted();
-    return inner_.test(ticket);
-  }
-  void progress() override {
-    stop_if_interrupted();
-    inner_.progress();
-  }
-  void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
-
- private:
-  static void stop_if_interrupted() {
-    const int signal = interrupting_signal();
-    if (signal == 0) return;
-    throw Error(ErrorKind::kAborted, std::string("interrupted by ") + signal_name(signal));
-  }
-
-  Transport& inner_;
-};
 
 }  // namespace
 
@@ -86,9 +56,5 @@ void install_interrupt_handlers(std::chrono::milliseconds grace) {
 int interrupting_signal() { return g_signal; }
 
 const char* signal_name(int signal) { return signal == SIGINT ? "SIGINT" : "SIGTERM"; }
-
-std::unique_ptr<Transport> make_interruptible(Transport& inner) {
-  return std::make_unique<InterruptibleTransport>(inner);
-}
 
 }  // namespace aurora

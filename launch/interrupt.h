@@ -7,9 +7,6 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
-
-#include "runtime/transport/transport.h"
 
 namespace aurora {
 
@@ -23,9 +20,5 @@ int interrupting_signal();
 
 /// "SIGINT" or "SIGTERM".
 const char* signal_name(int signal);
-
-/// A transport that behaves as `inner` until the process is interrupted, and then throws kAborted from
-/// `post`, `test` and `progress`. `inner` must outlive it.
-std::unique_ptr<Transport> make_interruptible(Transport& inner);
 
 }  // namespace aurora

@@ -85,9 +85,9 @@ std::string exchange_summary(const EngineReport::Model& model) {
   std::string text =
       fmt::format("{}: {} exchanges moved {:.2f} MiB", model.name, model.num_exchanges, bytes / kMebibyte);
   if (bytes > 0) {
-    text += fmt::format(" ({:.2f}x less than copy by copy), {:.3f} s, bound {:.3f} s",
+    text += fmt::format(" ({:.2f}x less than copy by copy), {:.1f} ms, bound {:.1f} ms",
                         static_cast<double>(model.bytes_without_deduplication) / bytes,
-                        model.achieved_seconds, model.bound_seconds);
+                        model.achieved_seconds * 1e3, model.bound_seconds * 1e3);
   }
   double worst = 1;
   for (const auto& tokens : model.expert_tokens) worst = std::max(worst, hottest_over_mean(tokens));

@@ -266,35 +266,56 @@ case_a_full_disk_ends_the_run() {
   done
 }
 
-# interrupted SIGNAL COMMAND...: starts a long run, waits for its first answer, signals, and expects a prompt end.
-interrupted() {
-  local signal=$1
-  shift
-  rm -f "$folder"/out.jsonl*
-  timeout --foreground 120 "$@" --models "$mixtral" --prompts "$folder/long.jsonl" --output "$folder/out.jsonl" 2>"$folder/log" \
-    </dev/null &
-  local pid=$!
-  timeout 100 grep -q -m1 custom_id <(timeout 100 tail -n +1 -F "$folder/out.jsonl.partial" 2>/dev/null) ||
-    fail "no first answer"
-  # `timeout` passes the signal on.
-  kill "-$signal" "$pid"
-  wait "$pid"
-  code=$?
-  [[ $code != 0 && $code != 2 ]] || fail "an interrupted run ended with $code"
-  expect_one_error "interrupted by SIG"
-  [[ -s $folder/out.jsonl.partial ]] || fail "the answers so far are gone"
-  [[ ! -e $folder/out.jsonl ]] || fail "an interrupted run looks complete"
-  ! pgrep -f -- "--prompts $folder/long.jsonl" >/dev/null || fail "a process is left: $(pgrep -af "$folder")"
-}
-
-case_signals_end_every_rank_and_keep_the_answers() {
+# Prompts that keep a run busy far longer than the tests wait, with short answers first.
+write_long_prompts() {
   for ((i = 0; i < 2000; ++i)); do
     echo "{\"prompt\": \"The history of\", \"max_tokens\": $((2 + i / 2)), \"seed\": $i, \"ignore_eos\": true}"
   done >"$folder/long.jsonl"
-  interrupted INT "$program" --transport threads --ranks 3
-  interrupted TERM "$program" --transport threads --ranks 3
-  interrupted TERM "$mpirun" -np 3 "$program"
-  interrupted INT "$mpirun" -np 3 "$program"
+}
+
+# start_long COMMAND...: a run in the background, as $pid, that has given its first answer.
+start_long() {
+  rm -f "$folder"/out.jsonl*
+  # In the foreground group, so that `timeout` passes a signal on once.
+  timeout --foreground 120 "$@" --models "$mixtral" --prompts "$folder/long.jsonl" --output "$folder/out.jsonl" \
+    2>"$folder/log" </dev/null &
+  pid=$!
+  timeout 100 grep -q -m1 custom_id <(timeout 100 tail -n +1 -F "$folder/out.jsonl.partial" 2>/dev/null) ||
+    fail "no first answer"
+}
+
+expect_failed_end() {
+  wait "$pid"
+  code=$?
+  [[ $code != 0 && $code != 2 && $code != 124 ]] || fail "$1 ended with $code"
+  [[ -s $folder/out.jsonl.partial ]] || fail "$1: the answers so far are gone"
+  [[ ! -e $folder/out.jsonl ]] || fail "$1: the run looks complete"
+  ! pgrep -f -- "--prompts $folder/long.jsonl" >/dev/null || fail "$1: a process is left: $(pgrep -af "$folder")"
+}
+
+case_signals_end_every_rank_and_keep_the_answers() {
+  write_long_prompts
+  for signal in INT TERM; do
+    start_long "$program" --transport threads --ranks 3
+    kill "-$signal" "$pid"
+    expect_failed_end "SIG$signal to threads"
+    expect_one_error "interrupted by SIG$signal"
+    [[ $code == $((128 + $(kill -l "$signal"))) ]] || fail "SIG$signal to threads: exit code $code"
+    start_long "$mpirun" -np 3 "$program"
+    kill "-$signal" "$pid"
+    expect_failed_end "SIG$signal to mpirun"
+    expect_one_error "interrupted by SIG"
+  done
+}
+
+case_a_rank_that_is_stuck_or_killed_ends_the_run() {
+  write_long_prompts
+  for signal in STOP KILL; do
+    start_long "$mpirun" -np 3 "$program" --timeout 2
+    kill "-$signal" "$(pgrep -n -f -- "$program .*--prompts $folder/long.jsonl")"
+    expect_failed_end "SIG$signal to a rank"
+    if [[ $signal == STOP ]]; then expect_one_error "another rank is stuck or gone"; fi
+  done
 }
 
 declare -F "case_$case_name" >/dev/null || fail "no case is named $case_name"

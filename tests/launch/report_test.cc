@@ -92,10 +92,10 @@ TEST(Report, TheSummarySaysTheSame) {
   EXPECT_EQ(
       lines[1],
       "m: 3 requests, 30 prompt + 20 generated tokens, 10.0 tokens/s, 7 steps, 1 failed, 2 preemptions");
-  EXPECT_EQ(
-      lines[2],
-      "m: 14 exchanges moved 1.00 MiB (1.50x less than copy by copy), 0.750 s, bound 0.500 s; hottest expert "
-      "1.50x the mean of its layer");
+  EXPECT_EQ(lines[2],
+            "m: 14 exchanges moved 1.00 MiB (1.50x less than copy by copy), 750.0 ms, bound 500.0 ms; "
+            "hottest expert "
+            "1.50x the mean of its layer");
   EXPECT_EQ(lines[3], "2 of 5 prompts failed; the first: line 3: no model is named \"x\"");
 }
 
