@@ -28,7 +28,7 @@ def output_of(command):
 
 
 def compiler_arguments(entry):
-    """The compile command without the compiler's launcher, the output and what an instrumented build adds."""
+    """The compile command without its launcher, `-c` and the output."""
     arguments = entry.get("arguments") or shlex.split(entry["command"])
     if Path(arguments[0]).name == "ccache":
         arguments = arguments[1:]
@@ -51,10 +51,11 @@ def headers_of_ours(entry, arguments, root):
     return sorted(p for p in paths if p.is_relative_to(root))
 
 
-def state_of(entry, root, common):
+def state_of(entry, build, root, common):
+    """Independent of where the checkout and its build folder lie."""
     arguments = compiler_arguments(entry)
     state = hashlib.sha256(common)
-    state.update(" ".join(arguments).replace(str(root), "").encode())
+    state.update(" ".join(arguments).replace(str(build), "BUILD").replace(str(root), "ROOT").encode())
     for path in headers_of_ours(entry, arguments, root):
         state.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()
@@ -65,7 +66,7 @@ def look_at(entry, settings, root, common):
     start = time.monotonic()
     file = Path(entry["file"])
     try:
-        marker = settings.cache / state_of(entry, root, common)
+        marker = settings.cache / state_of(entry, settings.build.resolve(), root, common)
     except subprocess.CalledProcessError as error:
         return file, f"{file}: the compiler cannot read it:\n{error.stderr}", time.monotonic() - start, False
     if marker.exists():
