@@ -251,6 +251,7 @@ case_standard_input_is_answered_as_answers_finish() {
     read -r -t 60 answer <&"${server[0]}" || fail "no answer to $id within a minute"
     [[ $answer == "{\"custom_id\":\"$id\",\"model\":\"tiny-mixtral\",\"text\":"* ]] || fail "odd answer: $answer"
   done
+  # shellcheck disable=SC2154  # coproc sets it
   local input=${server[1]} pid=$server_PID
   exec {input}>&-
   wait "$pid"
