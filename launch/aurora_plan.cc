@@ -49,6 +49,7 @@ void add_place(CLI::App& app, aurora::PlanPlaceOptions& options) {
       ->capture_default_str();
   place->add_option("--seed", options.seed, "seed of searches and random placements")->capture_default_str();
   place->add_option("--out", options.out, "write the plan to this file");
+  place->add_option("--trace", options.trace, "write the plan's predicted timeline as a Chrome trace");
   place->add_flag("--compare", options.is_comparing,
                   "show all placement policies, and brute force where feasible");
   place->add_flag("--json", options.is_json, "JSON instead of a table");

@@ -32,13 +32,15 @@ struct PlanPlaceOptions {
   std::string placement = "auto";
   int num_replicas = 0;
   std::uint64_t seed = 1;
-  std::filesystem::path out;  // plan file; empty: none
+  std::filesystem::path out;    // plan file; empty: none
+  std::filesystem::path trace;  // Chrome trace of the plan's predicted timeline; empty: none
   bool is_comparing = false;
   bool is_json = false;
 };
 
-/// Plans a placement, writes it to `out`, and returns predicted layer time and utilisation of it, or beside
-/// all other policies and, where that is feasible, brute force. Throws Error naming file, flag and value.
+/// Plans a placement, writes it to `out`, and returns layer time by the closed forms and by event simulation
+/// and utilisation of it, or beside all other policies and, where that is feasible, brute force. Throws Error
+/// naming file, flag and value.
 std::string plan_place_command(const PlanPlaceOptions& options);
 
 struct PlanImportOptions {

@@ -26,6 +26,7 @@ using nlohmann::json;
 struct PlaceRow {
   std::string placement;
   PlanEvaluation prediction;
+  double simulated_us = 0;  // per layer
   double planning_us = 0;
   std::optional<double> regret;
   std::string failure;  // why this policy has no plan; empty: it has
@@ -58,6 +59,8 @@ struct PlaceInputs {
   std::vector<ModelTraffic> models;
   std::vector<ModelTraffic> evaluated;  // empty: `models`
   PlacementOptions options;
+
+  const std::vector<ModelTraffic>& judged() const { return evaluated.empty() ? models : evaluated; }
 };
 
 /// A policy's plan and its prediction. A policy that cannot place the models says why instead.
@@ -65,6 +68,12 @@ struct PlannedRow {
   PlaceRow row;
   std::optional<DeploymentPlan> plan;
 };
+
+void predict(PlaceRow& row, const DeploymentPlan& plan, const PlaceInputs& inputs) {
+  row.prediction = evaluate_plan(plan, inputs.judged(), inputs.cluster);
+  const Timeline timeline = simulate_plan(plan, inputs.judged(), inputs.cluster, Execution::kOverlapped);
+  row.simulated_us = timeline.makespan_us / static_cast<double>(row.prediction.layer_time_us.size());
+}
 
 PlannedRow plan_row(PlacementPolicy policy, const PlaceInputs& inputs) {
   PlannedRow planned;
@@ -78,11 +87,8 @@ PlannedRow plan_row(PlacementPolicy policy, const PlaceInputs& inputs) {
   }
   planned.row.planning_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-  if (inputs.evaluated.empty()) {
-    planned.row.prediction = evaluate_plan(*planned.plan, inputs.models, inputs.cluster);
-    return planned;
-  }
-  planned.row.prediction = evaluate_plan(*planned.plan, inputs.evaluated, inputs.cluster);
+  predict(planned.row, *planned.plan, inputs);
+  if (inputs.evaluated.empty()) return planned;
   const DeploymentPlan hindsight = plan_deployment(inputs.evaluated, inputs.cluster, policy, inputs.options);
   const double best_us = evaluate_plan(hindsight, inputs.evaluated, inputs.cluster).mean_layer_time_us;
   if (best_us > 0) planned.row.regret = planned.row.prediction.mean_layer_time_us / best_us;
@@ -92,16 +98,22 @@ PlannedRow plan_row(PlacementPolicy policy, const PlaceInputs& inputs) {
 /// Brute force over all placements without replicas, where there are few enough; of the traffic that is
 /// judged by.
 std::optional<PlaceRow> brute_force_row(const PlaceInputs& inputs) {
-  const auto& models = inputs.evaluated.empty() ? inputs.models : inputs.evaluated;
   const auto start = std::chrono::steady_clock::now();
-  const auto plan = brute_force_deployment(models, inputs.cluster);
+  const auto plan = brute_force_deployment(inputs.judged(), inputs.cluster);
   if (!plan) return std::nullopt;
   PlaceRow row;
   row.placement = "brute-force";
   row.planning_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-  row.prediction = evaluate_plan(*plan, models, inputs.cluster);
+  predict(row, *plan, inputs);
   return row;
+}
+
+std::string predicted_trace(const DeploymentPlan& plan, const PlaceInputs& inputs) {
+  std::vector<std::string> names;
+  for (const ModelTraffic& model : inputs.judged()) names.push_back(model.model);
+  return timeline_trace_json(simulate_plan(plan, inputs.judged(), inputs.cluster, Execution::kOverlapped),
+                             names);
 }
 
 std::string as_json(const std::vector<PlaceRow>& rows, const ClusterSpec& cluster) {
@@ -112,6 +124,7 @@ std::string as_json(const std::vector<PlaceRow>& rows, const ClusterSpec& cluste
       entry["error"] = row.failure;
     } else {
       entry["layer_time_us"] = row.prediction.mean_layer_time_us;
+      entry["simulated_us"] = row.simulated_us;
       entry["utilisation"] = row.prediction.utilisation;
       entry["layers_us"] = row.prediction.layer_time_us;
       entry["planning_us"] = row.planning_us;
@@ -125,8 +138,8 @@ std::string as_json(const std::vector<PlaceRow>& rows, const ClusterSpec& cluste
 
 std::string as_table(const std::vector<PlaceRow>& rows) {
   char line[160];
-  std::snprintf(line, sizeof line, "%-14s %14s %12s %8s %14s\n", "placement", "layer_time_us", "utilisation",
-                "regret", "planning_us");
+  std::snprintf(line, sizeof line, "%-14s %14s %13s %12s %8s %14s\n", "placement", "layer_time_us",
+                "simulated_us", "utilisation", "regret", "planning_us");
   std::string text = line;
   for (const PlaceRow& row : rows) {
     std::snprintf(line, sizeof line, "%-14s ", row.placement.c_str());
@@ -137,8 +150,8 @@ std::string as_table(const std::vector<PlaceRow>& rows) {
     }
     char regret[16] = "-";
     if (row.regret) std::snprintf(regret, sizeof regret, "%.4f", *row.regret);
-    std::snprintf(line, sizeof line, "%14.3f %12.4f %8s %14.1f\n", row.prediction.mean_layer_time_us,
-                  row.prediction.utilisation, regret, row.planning_us);
+    std::snprintf(line, sizeof line, "%14.3f %13.3f %12.4f %8s %14.1f\n", row.prediction.mean_layer_time_us,
+                  row.simulated_us, row.prediction.utilisation, regret, row.planning_us);
     text += line;
   }
   return text;
@@ -158,6 +171,11 @@ std::string plan_place_command(const PlanPlaceOptions& options) {
     if (!options.out.empty()) {
       OutputFile file(options.out);
       file.write(plan_text(*chosen.plan));
+      file.commit();
+    }
+    if (!options.trace.empty()) {
+      OutputFile file(options.trace);
+      file.write(predicted_trace(*chosen.plan, inputs));
       file.commit();
     }
     std::vector<PlaceRow> rows{chosen.row};

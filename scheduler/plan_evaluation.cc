@@ -26,14 +26,17 @@ const ModelPlacement& matching_placement(const DeploymentPlan& plan, const Model
   return *placement;
 }
 
+void check_gpus(const DeploymentPlan& plan, const ClusterSpec& cluster) {
+  if (plan.num_gpus == cluster.num_gpus()) return;
+  throw std::invalid_argument("the plan is for " + std::to_string(plan.num_gpus) + " GPUs, the cluster has " +
+                              std::to_string(cluster.num_gpus()));
+}
+
 }  // namespace
 
 PlanEvaluation evaluate_plan(const DeploymentPlan& plan, std::span<const ModelTraffic> traffic,
                              const ClusterSpec& cluster) {
-  if (plan.num_gpus != cluster.num_gpus()) {
-    throw std::invalid_argument("the plan is for " + std::to_string(plan.num_gpus) +
-                                " GPUs, the cluster has " + std::to_string(cluster.num_gpus()));
-  }
+  check_gpus(plan, cluster);
   std::size_t num_layers = 0;
   for (const ModelTraffic& model : traffic) {
     matching_placement(plan, model);
@@ -57,6 +60,21 @@ PlanEvaluation evaluate_plan(const DeploymentPlan& plan, std::span<const ModelTr
   if (num_layers > 0) evaluation.mean_layer_time_us = total_us / static_cast<double>(num_layers);
   if (total_us > 0) evaluation.utilisation = computing_us / total_us;
   return evaluation;
+}
+
+Timeline simulate_plan(const DeploymentPlan& plan, std::span<const ModelTraffic> traffic,
+                       const ClusterSpec& cluster, Execution execution) {
+  check_gpus(plan, cluster);
+  std::vector<std::vector<LayerWork>> work;
+  for (const ModelTraffic& model : traffic) {
+    const ModelPlacement& placement = matching_placement(plan, model);
+    std::vector<LayerWork>& layers = work.emplace_back();
+    for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+      const LayerDemand demand(model.layers[layer], model, cluster.num_gpus());
+      layers.push_back(layer_work(demand, placement.layers[layer], model, cluster));
+    }
+  }
+  return simulate_layers(work, port_bandwidths(cluster), execution);
 }
 
 }  // namespace aurora

@@ -10,6 +10,7 @@
 
 #include "scheduler/cluster.h"
 #include "scheduler/plan.h"
+#include "scheduler/timeline.h"
 
 namespace aurora {
 
@@ -23,5 +24,10 @@ struct PlanEvaluation {
 /// by layer and expert by expert.
 PlanEvaluation evaluate_plan(const DeploymentPlan& plan, std::span<const ModelTraffic> traffic,
                              const ClusterSpec& cluster);
+
+/// The same layers in the event simulation of timeline.h, from the first layer's gate to the last
+/// aggregation. Throws as evaluate_plan does.
+Timeline simulate_plan(const DeploymentPlan& plan, std::span<const ModelTraffic> traffic,
+                       const ClusterSpec& cluster, Execution execution);
 
 }  // namespace aurora

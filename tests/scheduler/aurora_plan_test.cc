@@ -140,6 +140,7 @@ TEST_F(AuroraPlan, PlacesRealRoutingAndComparesPolicies) {
   place.cluster = path("cluster.toml");
   place.traffic = {path("law.json")};
   place.out = path("plan.json");
+  place.trace = path("trace.json");
   place.is_comparing = true;
   place.is_json = true;
   const json result = json::parse(plan_place_command(place));
@@ -148,6 +149,8 @@ TEST_F(AuroraPlan, PlacesRealRoutingAndComparesPolicies) {
   for (const json& row : result.at("placements")) {
     EXPECT_GE(row.at("layer_time_us").get<double>(), ours * (1 - 1e-9)) << row.at("placement");
   }
+  const json trace = json::parse(std::ifstream(path("trace.json")));
+  EXPECT_EQ(trace.at("traceEvents").size(), 8u * 5) << "five phases on each GPU";
   const DeploymentPlan plan = read_plan_file(path("plan.json"));
   const ModelTraffic traffic = read_traffic_file(path("law.json"));
   EXPECT_NEAR(evaluate_plan(plan, {&traffic, 1}, uniform_cluster(8, 100)).mean_layer_time_us, ours,
