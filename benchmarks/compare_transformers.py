@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Throughput of aurora-serve on CPUs beside Hugging Face transformers: two models, the same prompts, one run.
 
-Both sides continue 64 prompts (the twelve of each model's reference.json, repeated, half of them for each model) by 64
-greedy tokens in float32 and ignore end tokens. transformers gets every batching it has: all requests of a model in one
-padded batch or several, each attention, experts and cache implementation, both models one after the other on all cores or
-side by side on half of them each; its fastest combination is kept. Then the two sides are measured in turns.
+Both sides continue 64 prompts (the twelve of each model's reference.json, repeated, half of them for each model) by
+64 greedy tokens in float32 and ignore end tokens. transformers gets every batching it has: all requests of a model in
+one padded batch or several, each attention, experts and cache implementation, both models one after the other on all
+cores or side by side on half of them each; its fastest combination is kept. Then the two sides are measured in turns.
 
-Loading is counted on neither side. Reported: median, 10th and 90th percentile of generated tokens per second; the bound
-(only the float32 matrix products of the model, at the rate at which this machine multiplies large matrices) and the share
-of it; wrong tokens (against reference.json). Ends with status 1 when anything is missing, empty, wrong or of unequal length.
+Loading is counted on neither side. Reported: median, 10th and 90th percentile of generated tokens per second; the
+bound (only the float32 matrix products of the model, at the rate at which this machine multiplies large matrices) and
+the share of it; wrong tokens (against reference.json). Ends with status 1 when anything is missing, empty, wrong or of
+unequal length.
 """
 
 import argparse
@@ -30,8 +31,10 @@ SETTINGS = {  # the first value of each is where the search starts
     "cache": ["dynamic", "static"],
     "experts": ["eager", "grouped_mm", "batched_mm"],
 }
-SEARCH_TOKENS = 16  # generated per request while searching
+PROBE_TOKENS = 8  # generated per request to see whether a setting is worth a whole run
 SEARCH_REPEATS = 3
+ONE_BY_ONE = "transformers, models one after the other"
+SIDE_BY_SIDE = "transformers, models side by side"
 
 
 def fail(text):
@@ -96,7 +99,8 @@ def count_wrong(requests, tokens, max_tokens, side):
 class Worker:
     """A process of transformers_worker.py with one model."""
 
-    def __init__(self, python, folder):
+    def __init__(self, python, folder, realtime):
+        self.realtime = realtime
         script = pathlib.Path(__file__).with_name("transformers_worker.py")
         self.folder = folder
         self.process = subprocess.Popen([python, str(script), str(folder)], stdin=subprocess.PIPE,
@@ -104,7 +108,7 @@ class Worker:
         self.versions = self.receive()
 
     def send(self, request):
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.write(json.dumps({**request, "realtime": self.realtime}) + "\n")
         self.process.stdin.flush()
 
     def receive(self):
@@ -126,50 +130,50 @@ def prompts_of(requests, folder):
     return [request["ids"] for request in requests if request["model"] == folder.name]
 
 
-def search_settings(worker, prompts, threads):
+def search_settings(worker, prompts, max_tokens, threads):
     """One setting at a time, each kept at its fastest: what transformers does best for this model."""
-    best = {key: values[0] for key, values in SETTINGS.items()}
-    best["threads"] = threads
+    best = {**{key: values[0] for key, values in SETTINGS.items()}, "threads": threads}
 
-    def seconds_with(settings):
-        request = {"settings": settings, "prompts": prompts, "max_tokens": SEARCH_TOKENS}
+    def seconds_with(settings, num_tokens, repeats):
         taken = []
-        for _ in range(SEARCH_REPEATS + 1):  # the first warms up
-            reply = worker.ask(request)
+        for _ in range(repeats):
+            reply = worker.ask({"settings": settings, "prompts": prompts, "max_tokens": num_tokens})
             if "error" in reply:
                 print(f"  {worker.folder.name} {settings}: {reply['error']}", file=sys.stderr)
                 return float("inf")
             taken.append(reply["seconds"])
-            if len(taken) > 1 and taken[-1] > 3 * fastest:
-                break  # hopeless; some implementations are a hundred times slower
-        return min(taken[1:])
+        return min(taken)
 
-    fastest = float("inf")
-    fastest = seconds_with(best)
+    # Some implementations are a hundred times slower: a short run shows them, and warms up the others.
+    probe = seconds_with(best, PROBE_TOKENS, 2)
+    fastest = seconds_with(best, max_tokens, SEARCH_REPEATS)
     if fastest == float("inf"):
         fail(f"transformers cannot run {worker.folder}")
     for key, values in SETTINGS.items():
         for value in values[1:]:
-            seconds = seconds_with({**best, key: value})
-            print(f"  {worker.folder.name}: {key} {value} takes {seconds / fastest:.2f} of the best so far",
+            settings = {**best, key: value}
+            slowdown = seconds_with(settings, PROBE_TOKENS, 2) / probe
+            if slowdown < 3:
+                seconds = seconds_with(settings, max_tokens, SEARCH_REPEATS)
+                slowdown = seconds / fastest
+            print(f"  {worker.folder.name}, {threads} threads: {key} {value} takes {slowdown:.2f} of the best so far",
                   file=sys.stderr)
-            if seconds < fastest:
-                best, fastest = {**best, key: value}, seconds
+            if slowdown < 1:
+                best, fastest = settings, seconds
     return best
 
 
 def run_transformers(workers, settings, requests, max_tokens, side_by_side):
     """Seconds for all requests of both models, and their tokens in the order of the requests."""
-    threads = max(1, os.cpu_count() // len(workers)) if side_by_side else os.cpu_count()
-    jobs = [(worker, {"settings": {**settings[worker.folder.name], "threads": threads},
-                      "prompts": prompts_of(requests, worker.folder), "max_tokens": max_tokens}) for worker in workers]
+    jobs = [(worker, {"settings": settings[worker.folder.name], "prompts": prompts_of(requests, worker.folder),
+                      "max_tokens": max_tokens}) for worker in workers]
     if side_by_side:
         for worker, job in jobs:
             worker.send(job)
         replies = [worker.receive() for worker, _ in jobs]
     else:
         replies = [worker.ask(job) for worker, job in jobs]
-    for (worker, job), reply in zip(jobs, replies):
+    for (worker, _), reply in zip(jobs, replies):
         if "error" in reply:
             fail(f"transformers with {worker.folder}: {reply['error']}")
     seconds = [reply["seconds"] for reply in replies]
@@ -196,9 +200,10 @@ def run_aurora(arguments, folder, models, requests):
     output, report = folder / "out.jsonl", folder / "report.json"
     for file in (output, report):
         file.unlink(missing_ok=True)
-    command = [*shlex.split(arguments.mpirun), "-np", str(arguments.ranks), str(arguments.serve), "--models",
-               configurations, "--prompts", str(folder / "prompts.jsonl"), "--output", str(output), "--report",
-               str(report), "--backend", "cpu", "--quiet", *shlex.split(arguments.serve_arguments)]
+    priority = ["chrt", "--rr", "1"] if arguments.realtime else []
+    command = [*priority, *shlex.split(arguments.mpirun), "-np", str(arguments.ranks), str(arguments.serve),
+               "--models", configurations, "--prompts", str(folder / "prompts.jsonl"), "--output", str(output),
+               "--report", str(report), "--backend", "cpu", "--quiet", *shlex.split(arguments.serve_arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout)
     if done.returncode != 0:
         fail(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -235,7 +240,8 @@ def make_stamp(arguments, versions):
     stamp = {"commit": output_of("git", "rev-parse", "--short=12", "HEAD"),
              "modified": output_of("git", "status", "--porcelain", "--untracked-files=no") != "",
              "processor": processor_name(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
-             "python": platform.python_version(), **versions, "seed": None, "sampling": "greedy"}
+             "python": platform.python_version(), **versions, "seed": None, "sampling": "greedy",
+             "realtime": arguments.realtime}
     if arguments.serve:
         stamp["aurora"] = output_of(str(arguments.serve), "--version")
     return stamp
@@ -273,6 +279,8 @@ def parse_arguments():
     parser.add_argument("--mpirun", default=str(ROOT / "tests/support/mpirun.sh"), help="launcher, with its flags")
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
     parser.add_argument("--only-transformers", action="store_true", help="leave aurora-serve out")
+    parser.add_argument("--realtime", action="store_true",
+                        help="measure both sides at real-time priority (as root), on a machine that does other things")
     parser.add_argument("--require-ratio", type=float, help="end with 1 unless Aurora is this many times faster")
     parser.add_argument("--json", type=pathlib.Path, help="append the rows to this file, as JSON lines")
     parser.add_argument("--timeout", type=float, default=300, help="seconds that one run of aurora-serve may take")
@@ -289,14 +297,15 @@ def parse_arguments():
 def measure(arguments, models, workers, requests, folder):
     """Rows of every side; the sides take turns, so that what else the machine does meets them alike."""
     max_tokens = arguments.max_tokens
-    settings = {worker.folder.name: search_settings(worker, prompts_of(requests, worker.folder), os.cpu_count())
-                for worker in workers}
-    sides = {
-        "transformers, models one after the other": lambda: run_transformers(workers, settings, requests, max_tokens,
-                                                                             side_by_side=False),
-        "transformers, models side by side": lambda: run_transformers(workers, settings, requests, max_tokens,
-                                                                      side_by_side=True),
-    }
+    cores = os.cpu_count()
+    settings = {name: {worker.folder.name: search_settings(worker, prompts_of(requests, worker.folder), max_tokens,
+                                                           threads) for worker in workers}
+                for name, threads in ((ONE_BY_ONE, cores), (SIDE_BY_SIDE, max(1, cores // len(workers))))}
+
+    def transformers_side(name):
+        return lambda: run_transformers(workers, settings[name], requests, max_tokens, name == SIDE_BY_SIDE)
+
+    sides = {name: transformers_side(name) for name in (ONE_BY_ONE, SIDE_BY_SIDE)}
     if not arguments.only_transformers:
         write_job(folder, models, requests, max_tokens)
         sides[f"aurora-serve, {arguments.ranks} ranks"] = lambda: run_aurora(arguments, folder, models, requests)
@@ -307,25 +316,26 @@ def measure(arguments, models, workers, requests, folder):
             wrong[name] += count_wrong(requests, tokens, max_tokens, name)
             if repeat > 0:
                 seconds[name].append(taken)
-    flops_per_second = workers[0].ask({"sgemm": os.cpu_count()})["flops_per_second"]
+    flops_per_second = workers[0].ask({"sgemm": cores})["flops_per_second"]
     flops = sum(matrix_flops(model, [r for r in requests if r["model"] == model.name], max_tokens) for model in models)
     num_tokens = arguments.requests * max_tokens
-    return [make_row(name, settings if name.startswith("transformers") else arguments.serve_arguments, seconds[name],
-                     num_tokens, flops / flops_per_second, wrong[name]) for name in sides]
+    return [make_row(name, settings.get(name, arguments.serve_arguments), seconds[name], num_tokens,
+                     flops / flops_per_second, wrong[name]) for name in sides]
 
 
 def main():
     arguments = parse_arguments()
     models = [pathlib.Path(folder).resolve() for folder in arguments.models.split(",")]
     requests = make_requests(models, arguments.requests, arguments.max_tokens)
-    workers = [Worker(arguments.python, model) for model in models]
+    workers = [Worker(arguments.python, model, arguments.realtime) for model in models]
     stamp = make_stamp(arguments, workers[0].versions)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, models, workers, requests, pathlib.Path(folder))
     for worker in workers:
         worker.close()
     print_table(rows)
-    best = max((row for row in rows if row["name"].startswith("transformers")), key=lambda row: row["tokens_per_second"])
+    best = max((row for row in rows if row["name"] in (ONE_BY_ONE, SIDE_BY_SIDE)),
+               key=lambda row: row["tokens_per_second"])
     ratio = None
     if not arguments.only_transformers:
         ratio = rows[-1]["tokens_per_second"] / best["tokens_per_second"]

@@ -3,11 +3,12 @@
     python3 transformers_worker.py CHECKPOINT_FOLDER
 
 Reads JSON lines from standard input and answers each with one on standard output. A request is
-{"settings": {...}, "prompts": [[token ids], ...], "max_tokens": n}; settings are `threads`, `attention`, `experts`,
-`cache` and `batch`. The answer is {"seconds": s, "tokens": [[ids], ...]} or {"error": text}. {"sgemm": threads} measures
-the float32 matrix products of this machine and answers {"flops_per_second": f}.
+{"settings": {...}, "prompts": [[token ids], ...], "max_tokens": n, "realtime": false}; settings are `threads`,
+`attention`, `experts`, `cache` and `batch`. The answer is {"seconds": s, "tokens": [[ids], ...]} or {"error": text}.
+{"sgemm": threads} measures the float32 matrix products of this machine and answers {"flops_per_second": f}.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -40,37 +41,57 @@ def generate_batch(model, prompts, max_tokens, cache):
     return generated[:, width:].tolist()
 
 
-def generate(model, prompts, max_tokens, settings):
+def generate(model, prompts, max_tokens, settings, realtime):
     """All prompts in batches of like length, so that little is padded."""
     torch.set_num_threads(settings["threads"])
     model.set_attn_implementation(settings["attention"])
     model.set_experts_implementation(settings["experts"])
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     tokens = [None] * len(prompts)
-    begin = time.perf_counter()
-    for start in range(0, len(order), settings["batch"]):
-        chosen = order[start:start + settings["batch"]]
-        batch = generate_batch(model, [prompts[index] for index in chosen], max_tokens, settings["cache"])
-        for index, ids in zip(chosen, batch):
-            tokens[index] = ids
-    return {"seconds": time.perf_counter() - begin, "tokens": tokens}
+    with priority_of(realtime):
+        begin = time.perf_counter()
+        for start in range(0, len(order), settings["batch"]):
+            chosen = order[start:start + settings["batch"]]
+            batch = generate_batch(model, [prompts[index] for index in chosen], max_tokens, settings["cache"])
+            for index, ids in zip(chosen, batch):
+                tokens[index] = ids
+        seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "tokens": tokens}
 
 
-def measure_sgemm(threads, size=1024, repeats=20):
+@contextlib.contextmanager
+def priority_of(realtime):
+    """All threads of this process at real-time priority while the block runs, if asked for."""
+    def schedule(policy, priority):
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setscheduler(int(thread), policy, os.sched_param(priority))
+
+    if realtime:
+        schedule(os.SCHED_RR, 1)
+    try:
+        yield
+    finally:
+        if realtime:
+            schedule(os.SCHED_OTHER, 0)
+
+
+def measure_sgemm(threads, realtime, size=1024, repeats=20):
     torch.set_num_threads(threads)
     left, right = torch.rand(size, size), torch.rand(size, size)
     best = float("inf")
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        torch.mm(left, right)
-        best = min(best, time.perf_counter() - begin)
+    with priority_of(realtime):
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            torch.mm(left, right)
+            best = min(best, time.perf_counter() - begin)
     return {"flops_per_second": 2 * size**3 / best}
 
 
 def answer(model, request):
     if "sgemm" in request:
-        return measure_sgemm(request["sgemm"])
-    return generate(model, request["prompts"], request["max_tokens"], request["settings"])
+        return measure_sgemm(request["sgemm"], request.get("realtime", False))
+    return generate(model, request["prompts"], request["max_tokens"], request["settings"],
+                    request.get("realtime", False))
 
 
 def main():
