@@ -27,6 +27,11 @@ class OrderSearch {
            2 * bound_us_ + options_.round_cost_us <= bound_us_ + 2 * options_.round_cost_us;
   }
 
+  /// Whether an order of `num_rounds` rounds can beat the best.
+  bool can_win(int num_rounds) const {
+    return num_rounds <= max_rounds_ && bound_us_ + num_rounds * options_.round_cost_us < best_us_;
+  }
+
   void consider(TransmissionOrder order) {
     if (!can_win(static_cast<int>(order.rounds.size()))) return;
     const double time_us = predicted_makespan_us(order, options_.ports, options_.round_cost_us);
@@ -41,10 +46,6 @@ class OrderSearch {
   TransmissionOrder take_best() { return std::move(best_); }
 
  private:
-  /// Whether an order of `num_rounds` rounds can beat the best.
-  bool can_win(int num_rounds) const {
-    return num_rounds <= max_rounds_ && bound_us_ + num_rounds * options_.round_cost_us < best_us_;
-  }
   /// Prefixes of 1 to 4 rounds are tried, longer ones at steps of a quarter to a half of their length.
   static bool is_tried(int length) {
     int step = 1;
@@ -112,6 +113,7 @@ TransmissionOrder aurora_order(const TrafficMatrix& traffic, const OrderOptions&
   OrderSearch search(traffic, options);
   if (search.group_is_certainly_best()) return concurrent_group(traffic);
   search.consider(concurrent_group(traffic));
+  if (!search.can_win(2)) return search.take_best();
   search.consider(rotation_order(traffic));
   search.consider(longest_first_order(traffic));
   search.consider(shortest_first_order(traffic));

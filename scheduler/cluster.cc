@@ -22,6 +22,11 @@ std::vector<double> port_bandwidths(const ClusterSpec& cluster) {
   return ports;
 }
 
+double bandwidth_towards(const ClusterSpec& cluster, int gpu, int peer) {
+  const bool has_link = cluster.link_gbps > 0 && cluster.gpus[gpu].node == cluster.gpus[peer].node;
+  return (has_link ? cluster.link_gbps : cluster.gpus[gpu].port_gbps) * kBytesPerUsOfGbps;
+}
+
 ClusterSpec uniform_cluster(int num_gpus, double port_gbps) {
   ClusterSpec cluster;
   cluster.gpus.resize(static_cast<std::size_t>(std::max(0, num_gpus)));

@@ -30,7 +30,11 @@ inline constexpr double kBytesPerUsOfGbps = 125;
 /// Bandwidth of each port in bytes per microsecond.
 std::vector<double> port_bandwidths(const ClusterSpec& cluster);
 
-/// GPUs all alike: compute 1, memory not limited, one node.
+/// Bytes per microsecond at which `gpu` sends to and receives from `peer` as far as its own side goes: its
+/// port, or the link when both are in one node and the node has links.
+double bandwidth_towards(const ClusterSpec& cluster, int gpu, int peer);
+
+/// GPUs all alike: compute 1, memory not limited, no links inside nodes.
 ClusterSpec uniform_cluster(int num_gpus, double port_gbps);
 
 /// Throws std::invalid_argument naming the GPU, the value and what is allowed: at least one GPU, positive

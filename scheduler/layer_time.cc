@@ -65,16 +65,16 @@ LayerLoad layer_load(const LayerDemand& demand, const LayerPlacement& placement,
     }
   }
   const std::vector<double> rows = exchange_rows(demand, placement);
-  for (std::size_t source = 0; source < n; ++source) {
-    const double source_port = cluster.gpus[source].port_gbps * kBytesPerUsOfGbps;
-    for (std::size_t destination = 0; destination < n; ++destination) {
+  for (int source = 0; source < demand.num_gpus; ++source) {
+    for (int destination = 0; destination < demand.num_gpus; ++destination) {
       if (source == destination) continue;
-      const double count = rows[source * n + destination];
-      const double destination_port = cluster.gpus[destination].port_gbps * kBytesPerUsOfGbps;
-      load.dispatch_send_us[source] += count * model.dispatch_bytes_per_token / source_port;
-      load.dispatch_receive_us[destination] += count * model.dispatch_bytes_per_token / destination_port;
-      load.combine_send_us[destination] += count * model.combine_bytes_per_token / destination_port;
-      load.combine_receive_us[source] += count * model.combine_bytes_per_token / source_port;
+      const double count = rows[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(destination)];
+      const double source_side = bandwidth_towards(cluster, source, destination);
+      const double destination_side = bandwidth_towards(cluster, destination, source);
+      load.dispatch_send_us[source] += count * model.dispatch_bytes_per_token / source_side;
+      load.dispatch_receive_us[destination] += count * model.dispatch_bytes_per_token / destination_side;
+      load.combine_send_us[destination] += count * model.combine_bytes_per_token / destination_side;
+      load.combine_receive_us[source] += count * model.combine_bytes_per_token / source_side;
     }
   }
   return load;

@@ -33,7 +33,9 @@ struct LayerLoad {
   std::vector<double> combine_receive_us;
 };
 
-/// Costs of one model in the units of its traffic file.
+/// Costs of one model in the units of its traffic file. Where nodes have links, what a GPU exchanges over
+/// them and over its port is added up, as if it had one interface with two speeds: an upper bound, since both
+/// can run at once.
 LayerLoad layer_load(const LayerDemand& demand, const LayerPlacement& placement, const ModelTraffic& model,
                      const ClusterSpec& cluster);
 

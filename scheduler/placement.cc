@@ -76,7 +76,8 @@ Placements place_eplb(const LayerProblem& problem, const PlacementOptions& optio
 bool has_one_expert_per_gpu(const LayerProblem& problem) {
   const auto num_usable = std::count_if(problem.slots.front().begin(), problem.slots.front().end(),
                                         [](int slots) { return slots > 0; });
-  return problem.num_models() == 1 && problem.demands.front().num_experts <= num_usable;
+  return problem.num_models() == 1 && problem.cluster->link_gbps == 0 &&
+         problem.demands.front().num_experts <= num_usable;
 }
 
 /// Starts that are worth searching from: every model by itself as the simple policies do it, and the paper's

@@ -109,8 +109,7 @@ void SearchState::refresh_rows(std::size_t model, int gpu) {
   ModelState& state = models_[model];
   const ModelTraffic& costs = *problem_.models[model];
   LayerLoad& load = loads_[model];
-  const auto& gpus = problem_.cluster->gpus;
-  double change_here = 0;
+  double change_here = 0;  // rows over bytes per microsecond
   for (int source = 0; source < problem_.num_gpus(); ++source) {
     if (source == gpu) continue;
     const std::size_t at = cell(gpu, source);
@@ -119,14 +118,13 @@ void SearchState::refresh_rows(std::size_t model, int gpu) {
     const double change = rows - state.rows[at];
     if (change == 0) continue;
     state.rows[at] = rows;
-    const double port = gpus[source].port_gbps * kBytesPerUsOfGbps;
-    load.dispatch_send_us[source] += change * costs.dispatch_bytes_per_token / port;
-    load.combine_receive_us[source] += change * costs.combine_bytes_per_token / port;
-    change_here += change;
+    const double source_side = bandwidth_towards(*problem_.cluster, source, gpu);
+    load.dispatch_send_us[source] += change * costs.dispatch_bytes_per_token / source_side;
+    load.combine_receive_us[source] += change * costs.combine_bytes_per_token / source_side;
+    change_here += change / bandwidth_towards(*problem_.cluster, gpu, source);
   }
-  const double port = gpus[gpu].port_gbps * kBytesPerUsOfGbps;
-  load.dispatch_receive_us[gpu] += change_here * costs.dispatch_bytes_per_token / port;
-  load.combine_send_us[gpu] += change_here * costs.combine_bytes_per_token / port;
+  load.dispatch_receive_us[gpu] += change_here * costs.dispatch_bytes_per_token;
+  load.combine_send_us[gpu] += change_here * costs.combine_bytes_per_token;
 }
 
 void SearchState::move(std::size_t model, int expert, int to) {

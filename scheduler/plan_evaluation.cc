@@ -74,7 +74,7 @@ Timeline simulate_plan(const DeploymentPlan& plan, std::span<const ModelTraffic>
       layers.push_back(layer_work(demand, placement.layers[layer], model, cluster));
     }
   }
-  return simulate_layers(work, port_bandwidths(cluster), execution);
+  return simulate_layers(work, cluster, execution);
 }
 
 }  // namespace aurora

@@ -50,7 +50,14 @@ struct Flow {
 /// The flows that are under way, and how fast each is.
 class FluidWire {
  public:
-  explicit FluidWire(std::span<const double> ports) : ports_(ports) {}
+  explicit FluidWire(const ClusterSpec& cluster) : cluster_(cluster), num_gpus_(cluster.gpus.size()) {
+    // Four sides of each GPU: port sending and receiving, link sending and receiving.
+    const std::vector<double> ports = port_bandwidths(cluster);
+    const std::vector<double> links(num_gpus_, cluster.link_gbps * kBytesPerUsOfGbps);
+    for (const auto* sides : {&ports, &ports, &links, &links}) {
+      full_capacity_.insert(full_capacity_.end(), sides->begin(), sides->end());
+    }
+  }
 
   void add(const Flow& flow) {
     flows_.push_back(flow);
@@ -82,9 +89,21 @@ class FluidWire {
   void refresh_rates();
   void share(std::vector<Flow*>& open);
 
-  std::span<const double> ports_;
+  std::size_t sending_side(const Flow& flow) const {
+    return flow.sender.gpu + (is_linked(flow) ? 2 * num_gpus_ : 0);
+  }
+  std::size_t receiving_side(const Flow& flow) const {
+    return flow.receiver + (is_linked(flow) ? 3 * num_gpus_ : num_gpus_);
+  }
+  bool is_linked(const Flow& flow) const {
+    return cluster_.link_gbps > 0 && cluster_.gpus[flow.sender.gpu].node == cluster_.gpus[flow.receiver].node;
+  }
+
+  const ClusterSpec& cluster_;
+  std::size_t num_gpus_;
+  std::vector<double> full_capacity_;  // [side]
   std::vector<Flow> flows_;
-  std::vector<double> capacity_;  // [side]: n senders, then n receivers
+  std::vector<double> capacity_;  // [side] not yet given away
   bool is_stale_ = false;
 };
 
@@ -92,8 +111,7 @@ class FluidWire {
 void FluidWire::refresh_rates() {
   if (!is_stale_) return;
   is_stale_ = false;
-  capacity_.assign(ports_.begin(), ports_.end());
-  capacity_.insert(capacity_.end(), ports_.begin(), ports_.end());
+  capacity_ = full_capacity_;
   std::stable_sort(flows_.begin(), flows_.end(),
                    [](const Flow& a, const Flow& b) { return a.turn < b.turn; });
   for (std::size_t first = 0; first < flows_.size();) {
@@ -107,29 +125,28 @@ void FluidWire::refresh_rates() {
 /// Progressive filling with weights: all open flows grow in proportion to their bytes until a port is full,
 /// whose flows then keep their rates.
 void FluidWire::share(std::vector<Flow*>& open) {
-  const std::size_t n = ports_.size();
   while (!open.empty()) {
-    std::vector<double> load(2 * n);
+    std::vector<double> load(capacity_.size());
     for (const Flow* flow : open) {
-      load[flow->sender.gpu] += flow->bytes;
-      load[n + flow->receiver] += flow->bytes;
+      load[sending_side(*flow)] += flow->bytes;
+      load[receiving_side(*flow)] += flow->bytes;
     }
     std::size_t tightest = 0;
     double least = kNever;
-    for (std::size_t side = 0; side < 2 * n; ++side) {
+    for (std::size_t side = 0; side < load.size(); ++side) {
       if (load[side] <= 0) continue;
       // What rounding has left of a full port is nothing.
-      const double left = capacity_[side] < 1e-9 * ports_[side % n] ? 0 : capacity_[side];
+      const double left = capacity_[side] < 1e-9 * full_capacity_[side] ? 0 : capacity_[side];
       if (left / load[side] < least) {
         least = left / load[side];
         tightest = side;
       }
     }
     std::erase_if(open, [&](Flow* flow) {
-      if (flow->sender.gpu != tightest && n + flow->receiver != tightest) return false;
+      if (sending_side(*flow) != tightest && receiving_side(*flow) != tightest) return false;
       flow->rate = least * flow->bytes;
-      capacity_[flow->sender.gpu] -= flow->rate;
-      capacity_[n + flow->receiver] -= flow->rate;
+      capacity_[sending_side(*flow)] -= flow->rate;
+      capacity_[receiving_side(*flow)] -= flow->rate;
       return true;
     });
   }
@@ -137,7 +154,7 @@ void FluidWire::share(std::vector<Flow*>& open) {
 
 class LayerSimulation {
  public:
-  LayerSimulation(std::span<const std::vector<LayerWork>> work, std::span<const double> ports,
+  LayerSimulation(std::span<const std::vector<LayerWork>> work, const ClusterSpec& cluster,
                   Execution execution);
   Timeline run();
 
@@ -170,7 +187,6 @@ class LayerSimulation {
   void record(const Step& step, double start_us, double end_us);
 
   std::span<const std::vector<LayerWork>> work_;
-  std::span<const double> ports_;
   Execution execution_;
   std::size_t num_gpus_;
   double now_us_ = 0;
@@ -182,13 +198,12 @@ class LayerSimulation {
   double busy_us_ = 0;
 };
 
-LayerSimulation::LayerSimulation(std::span<const std::vector<LayerWork>> work, std::span<const double> ports,
+LayerSimulation::LayerSimulation(std::span<const std::vector<LayerWork>> work, const ClusterSpec& cluster,
                                  Execution execution)
     : work_(work),
-      ports_(ports),
       execution_(execution),
-      num_gpus_(ports.size()),
-      wire_(ports),
+      num_gpus_(cluster.gpus.size()),
+      wire_(cluster),
       ready_(num_gpus_),
       computing_(num_gpus_) {
   for (const auto& layers : work) {
@@ -392,9 +407,10 @@ LayerWork layer_work(const LayerDemand& demand, const LayerPlacement& placement,
   return work;
 }
 
-Timeline simulate_layers(std::span<const std::vector<LayerWork>> work, std::span<const double> ports,
+Timeline simulate_layers(std::span<const std::vector<LayerWork>> work, const ClusterSpec& cluster,
                          Execution execution) {
-  return LayerSimulation(work, ports, execution).run();
+  validate(cluster);
+  return LayerSimulation(work, cluster, execution).run();
 }
 
 std::vector<std::vector<LayerWork>> split_into_two_batches(

@@ -61,7 +61,7 @@ struct Timeline {
 
 /// work[model][layer]; models may have different numbers of layers. Ports in bytes per microsecond, each way.
 /// Throws std::invalid_argument when sizes disagree.
-Timeline simulate_layers(std::span<const std::vector<LayerWork>> work, std::span<const double> ports,
+Timeline simulate_layers(std::span<const std::vector<LayerWork>> work, const ClusterSpec& cluster,
                          Execution execution);
 
 /// One model's work cut into two halves that overlap with each other like two models: the two-batch overlap

@@ -177,14 +177,16 @@ TEST(AutoPlacement, OfSeveralExpertsPerGpuIsWithinOnePercentOfBruteForce) {
 TEST(AutoPlacement, OfTwoModelsIsCloseToBruteForce) {
   std::mt19937_64 random(34);
   double sum = 0;
-  const int num_instances = 20;
+  const int num_instances = 60;
   for (int instance = 0; instance < num_instances; ++instance) {
     std::vector<ModelTraffic> models;
+    const int num_gpus = instance < 50 ? 3 : 4;  // 2,187 and 65,536 placements
     for (const char* name : {"a", "b"}) {
-      models.push_back(
-          random_model({.name = name, .num_experts = 3 + (name[0] == 'b'), .num_sources = 3}, random));
+      const int num_experts = num_gpus == 4 ? 4 : 3 + (name[0] == 'b');
+      models.push_back(random_model(
+          {.name = name, .num_experts = num_experts, .num_sources = num_gpus, .has_samples = false}, random));
     }
-    const ClusterSpec cluster = test_cluster(3, instance % 2 == 1);
+    const ClusterSpec cluster = test_cluster(num_gpus, instance % 2 == 1);
     const double ours =
         planned_time(models, cluster, plan_deployment(models, cluster, PlacementPolicy::kAuto, {}));
     const double ratio = ours / brute_force(problem_of(models, cluster));

@@ -34,7 +34,7 @@ LayerWork even_work(double gate, double experts, double aggregate, double dispat
 
 TEST(Timeline, OfOneModelIsTheSumOfItsPhases) {
   const std::vector<std::vector<LayerWork>> work{{even_work(1, 10, 2, 200, 100), even_work(3, 4, 5, 60, 70)}};
-  const std::vector<double> ports{10, 10};
+  const ClusterSpec ports = uniform_cluster(2, 0.08);  // 10 bytes per microsecond
   const Timeline timeline = simulate_layers(work, ports, Execution::kOverlapped);
   EXPECT_NEAR(timeline.makespan_us, (1 + 20 + 10 + 10 + 2) + (3 + 6 + 4 + 7 + 5), 1e-9);
   EXPECT_NEAR(timeline.utilisation, 25.0 / timeline.makespan_us, 1e-9);
@@ -45,7 +45,7 @@ TEST(Timeline, HidesOneModelsExchangeUnderTheOthersCompute) {
   // a: G 1, N 20, F 10, C 10, A 2; b: G 3, N 5, F 5, C 4, A 4. Gates of both are ready at 0, a's first.
   const std::vector<std::vector<LayerWork>> work{{even_work(1, 10, 2, 200, 100)},
                                                  {even_work(3, 5, 4, 50, 40)}};
-  const std::vector<double> ports{10, 10};
+  const ClusterSpec ports = uniform_cluster(2, 0.08);  // 10 bytes per microsecond
   const Timeline together = simulate_layers(work, ports, Execution::kOverlapped);
   // G^a 0-1, N^a 1-21, G^b 1-4, N^b 21-26 (the wire is a's until 21), F^a 21-31, F^b 31-36, C^a 31-41, C^b
   // 41-45, A^a 41-43, A^b 45-49.
@@ -64,7 +64,7 @@ TEST(Timeline, ShowsThatThePapersTableIsALowerBound) {
   };
   const std::vector<std::vector<LayerWork>> work{{exchange({0, 0, 0, 0, 0, 2, 0, 2, 0})},
                                                  {exchange({0, 2, 2, 0, 0, 0, 0, 0, 0})}};
-  const std::vector<double> ports{1, 1, 1};
+  const ClusterSpec ports = uniform_cluster(3, 0.008);  // 1 byte per microsecond
   EXPECT_NEAR(simulate_layers(work, ports, Execution::kOverlapped).makespan_us, 6, 1e-9);
 }
 
@@ -77,8 +77,7 @@ TEST(Timeline, OfOneModelOnEqualBatchesIsNeverAboveTheClosedFormByMuchNorBelowIt
     const LayerPlacement placement = plan_placement(PlacementPolicy::kAuto, model, cluster, {}).layers[0];
     const LayerLoad load = load_of(model, cluster, placement);
     const std::vector<std::vector<LayerWork>> work{{work_of(model, cluster, placement)}};
-    const double simulated =
-        simulate_layers(work, port_bandwidths(cluster), Execution::kOverlapped).makespan_us;
+    const double simulated = simulate_layers(work, cluster, Execution::kOverlapped).makespan_us;
     // Phases cannot overlap on the GPU that has them all; and all maxima one after the other are an upper
     // bound.
     const auto largest = [](const std::vector<double>& values) {
@@ -109,14 +108,13 @@ TEST(Timeline, OfTwoModelsKeepsGpusAndPortsToOneThingAtATime) {
       const LayerPlacement placement =
           plan_placement(PlacementPolicy::kContiguous, model, cluster, {}).layers[0];
       work.push_back(std::vector<LayerWork>(3, work_of(model, cluster, placement)));
-      const double alone =
-          simulate_layers({&work.back(), 1}, port_bandwidths(cluster), Execution::kOverlapped).makespan_us;
+      const double alone = simulate_layers({&work.back(), 1}, cluster, Execution::kOverlapped).makespan_us;
       longest = std::max(longest, alone);
       total += alone;
     }
-    const Timeline timeline = simulate_layers(work, port_bandwidths(cluster), Execution::kOverlapped);
+    const Timeline timeline = simulate_layers(work, cluster, Execution::kOverlapped);
     EXPECT_GE(timeline.makespan_us, longest * (1 - 1e-9));
-    const Timeline serial = simulate_layers(work, port_bandwidths(cluster), Execution::kSerial);
+    const Timeline serial = simulate_layers(work, cluster, Execution::kSerial);
     EXPECT_LE(timeline.makespan_us, serial.makespan_us * (1 + 1e-9));
     EXPECT_GE(serial.makespan_us, total * (1 - 1e-9));
     std::map<int, std::vector<std::pair<double, double>>> computing;
@@ -134,7 +132,7 @@ TEST(Timeline, OfTwoModelsKeepsGpusAndPortsToOneThingAtATime) {
 
 TEST(Timeline, OfTwoBatchesOfOneModelOverlapsThem) {
   const std::vector<LayerWork> work(4, even_work(2, 20, 2, 200, 200));
-  const std::vector<double> ports{10, 10};
+  const ClusterSpec ports = uniform_cluster(2, 0.08);  // 10 bytes per microsecond
   const double whole = simulate_layers({&work, 1}, ports, Execution::kOverlapped).makespan_us;
   const std::vector<std::vector<double>> nothing_fixed(4, {0, 0});
   const auto halves = split_into_two_batches(work, nothing_fixed);
@@ -144,9 +142,39 @@ TEST(Timeline, OfTwoBatchesOfOneModelOverlapsThem) {
   EXPECT_NEAR(split_into_two_batches(work, all_fixed)[1][0].expert_us[0], 20, 1e-12);
 }
 
+TEST(Timeline, OfTwoNodesSendsInsideANodeOverLinks) {
+  // Four GPUs in two nodes; GPU 0 owes its neighbour 1 and the far 2 and 3 a hundred each.
+  const std::vector<double> none(4);
+  std::vector<double> bytes(16);
+  bytes[1] = bytes[2] = bytes[3] = 100;
+  const std::vector<std::vector<LayerWork>> work{{{none, none, none, bytes, std::vector<double>(16)}}};
+  ClusterSpec cluster = uniform_cluster(4, 0.08);
+  cluster.gpus[2].node = cluster.gpus[3].node = 1;
+  EXPECT_NEAR(simulate_layers(work, cluster, Execution::kOverlapped).makespan_us, 30, 1e-9);
+  cluster.link_gbps = 0.8;
+  EXPECT_NEAR(simulate_layers(work, cluster, Execution::kOverlapped).makespan_us, 20, 1e-9);
+}
+
+TEST(Links, InsideANodeDrawExpertsToTheTokensThatUseThem) {
+  // Sources 0 and 1 use experts 0 and 1, sources 2 and 3 use 2 and 3; contiguous numbering of nodes hides
+  // that.
+  ModelTraffic model;
+  model.model = "a";
+  model.num_experts = 4;
+  model.top_k = 1;
+  model.dispatch_bytes_per_token = model.combine_bytes_per_token = 1000;
+  model.layers = {{{{5, 5, 0, 0}, {0, 0, 5, 5}, {5, 5, 0, 0}, {0, 0, 5, 5}}, {}}};
+  ClusterSpec cluster = uniform_cluster(4, 10);
+  cluster.gpus[1].node = cluster.gpus[3].node = 1;
+  cluster.link_gbps = 1000;
+  const LayerPlacement placement = plan_placement(PlacementPolicy::kAuto, model, cluster, {}).layers[0];
+  for (const int expert : {0, 1}) EXPECT_EQ(placement.experts[expert][0].gpu.value % 2, 0);
+  for (const int expert : {2, 3}) EXPECT_EQ(placement.experts[expert][0].gpu.value % 2, 1);
+}
+
 TEST(Timeline, WritesATraceOfAllEvents) {
   const std::vector<std::vector<LayerWork>> work{{even_work(1, 10, 2, 200, 100)}};
-  const std::vector<double> ports{10, 10};
+  const ClusterSpec ports = uniform_cluster(2, 0.08);  // 10 bytes per microsecond
   const std::vector<std::string> names{"a \"quoted\" name"};
   const std::string trace = timeline_trace_json(simulate_layers(work, ports, Execution::kOverlapped), names);
   EXPECT_NE(trace.find("\"name\": \"dispatch\", \"cat\": \"exchange\", \"pid\": 1, \"tid\": 1, \"ts\": "
