@@ -58,11 +58,11 @@ std::vector<GenerationRequest> take_all(BatchFeed& feed, std::size_t count = SIZ
 class BatchIo : public testing::Test {
  protected:
   BatchOptions options(const std::string& prompts) {
-    return {folder_.write("in.jsonl", prompts), folder_.path() / "out.jsonl", {"m"}};
+    return {folder.write("in.jsonl", prompts), folder.path() / "out.jsonl", {"m"}};
   }
-  std::filesystem::path output() const { return folder_.path() / "out.jsonl"; }
+  std::filesystem::path output() const { return folder.path() / "out.jsonl"; }
 
-  ScratchFolder folder_;
+  ScratchFolder folder;
 };
 
 TEST_F(BatchIo, AnswersAreWrittenInTheOrderOfTheLinesHoweverTheyFinish) {
@@ -77,7 +77,7 @@ TEST_F(BatchIo, AnswersAreWrittenInTheOrderOfTheLinesHoweverTheyFinish) {
   EXPECT_EQ(all[0].at("custom_id"), "a");
   EXPECT_EQ(all[1].at("custom_id"), "b");
   EXPECT_EQ(all[2].at("custom_id"), "c");
-  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "out.jsonl.partial"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "out.jsonl.partial"));
 }
 
 TEST_F(BatchIo, ARecordHasTheFieldsOfTheFormat) {
@@ -168,9 +168,9 @@ TEST_F(BatchIo, AfterAFailedRunWhatWasAnsweredIsInThePartialFile) {
     const std::vector<GenerationRequest> requests = take_all(feed);
     feed.on_finished(answer_to(requests[2]));
     feed.on_finished(answer_to(requests[0]));
-    EXPECT_EQ(feed.keep_partial(), folder_.path() / "out.jsonl.partial");
+    EXPECT_EQ(feed.keep_partial(), folder.path() / "out.jsonl.partial");
   }
-  const std::vector<Json> all = records(folder_.path() / "out.jsonl.partial");
+  const std::vector<Json> all = records(folder.path() / "out.jsonl.partial");
   ASSERT_EQ(all.size(), 2U);
   EXPECT_EQ(all[0].at("custom_id"), "a");
   EXPECT_EQ(all[1].at("custom_id"), "c");
@@ -178,10 +178,10 @@ TEST_F(BatchIo, AfterAFailedRunWhatWasAnsweredIsInThePartialFile) {
 }
 
 TEST_F(BatchIo, AnOlderOutputSurvivesARunThatFails) {
-  folder_.write("out.jsonl", "old\n");
+  folder.write("out.jsonl", "old\n");
   { BatchFeed feed(options(prompt("a"))); }
   EXPECT_EQ(ScratchFolder::read(output()), "old\n");
-  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "out.jsonl.partial"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "out.jsonl.partial"));
 }
 
 TEST_F(BatchIo, FilesThatCannotBeOpenedAreNamedBeforeAnyWork) {
@@ -189,20 +189,20 @@ TEST_F(BatchIo, FilesThatCannotBeOpenedAreNamedBeforeAnyWork) {
     return thrown_text([&] { const BatchFeed feed(wrong); });
   };
   BatchOptions wrong = options("");
-  wrong.prompts = folder_.path() / "missing.jsonl";
+  wrong.prompts = folder.path() / "missing.jsonl";
   EXPECT_EQ(failure(wrong),
             "not found: cannot read prompts from " + wrong.prompts.string() + ": No such file or directory");
-  wrong.prompts = folder_.path();
+  wrong.prompts = folder.path();
   EXPECT_NE(failure(wrong).find("it is a folder"), std::string::npos);
   wrong = options("");
-  wrong.output = folder_.path() / "no" / "such" / "out.jsonl";
+  wrong.output = folder.path() / "no" / "such" / "out.jsonl";
   EXPECT_NE(failure(wrong).find("cannot write " + wrong.output.string()), std::string::npos);
-  wrong.output = folder_.path();
+  wrong.output = folder.path();
   EXPECT_NE(failure(wrong).find("it is a folder"), std::string::npos);
 }
 
 TEST_F(BatchIo, APipeIsReadWithoutBlockingTheEngineAndEndsWithItsWriter) {
-  const std::filesystem::path pipe = folder_.path() / "pipe";
+  const std::filesystem::path pipe = folder.path() / "pipe";
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   const int keep_open = open(pipe.c_str(), O_RDWR);  // so that opening the pipe does not wait for a writer
   ASSERT_GE(keep_open, 0);
@@ -220,7 +220,7 @@ TEST_F(BatchIo, APipeIsReadWithoutBlockingTheEngineAndEndsWithItsWriter) {
 }
 
 TEST_F(BatchIo, AFeedWhoseInputIsSilentIsDestroyedAtOnce) {
-  const std::filesystem::path pipe = folder_.path() / "pipe";
+  const std::filesystem::path pipe = folder.path() / "pipe";
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   const int keep_open = open(pipe.c_str(), O_RDWR);
   ASSERT_GE(keep_open, 0);
