@@ -9,7 +9,6 @@ Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const 
     : config_(&config),
       weights_(&weights),
       cache_(&cache),
-      backend_(&backend),
       stream_(&stream),
       ops_(&backend.ops()),
       token_space_(backend),

@@ -61,7 +61,6 @@ class Decoder {
   const ModelConfig* config_;
   const SharedTensors* weights_;
   const KvCache* cache_;
-  Backend* backend_;
   Stream* stream_;
   const Ops* ops_;
   Buffer rope_memory_;
