@@ -28,7 +28,7 @@ enum class PlacementPolicy : std::uint8_t {
 
 struct PlacementOptions {
   std::uint64_t seed = 1;
-  std::int64_t search_evaluations = 20000;  // effort of kAuto, per layer
+  std::int64_t search_evaluations = 40000;  // effort of kAuto, per layer
   int num_replicas = 0;  // copies beyond one of each expert, per model and layer; kAuto and kEplb
 };
 

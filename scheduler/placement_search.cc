@@ -31,6 +31,11 @@ class SearchState {
   std::vector<bool> critical_gpus() const;
 
  private:
+  struct SampleUse {
+    std::uint32_t hits_at;  // first of the sample's row in `sample_hits`
+    std::int32_t weight;
+  };
+
   /// Sums over the experts on each GPU by source, row-major [gpu][source], and how often each sample goes
   /// there.
   struct ModelState {
@@ -40,12 +45,17 @@ class SearchState {
     std::vector<std::uint16_t> sample_hits;  // [sample][gpu]
     std::vector<double> rows;                // what is accounted for in the loads
     std::vector<int> num_on;
+    // The samples of each expert, by ascending source and side by side in memory: the search spends most of
+    // its time on them. Those of expert e and source s are [first_use[e * num_gpus + s], the next) of `uses`.
+    std::vector<SampleUse> uses;
+    std::vector<std::size_t> first_use;
   };
 
   std::size_t cell(int gpu, int source) const {
     return static_cast<std::size_t>(gpu) * num_gpus_ + static_cast<std::size_t>(source);
   }
   void place(std::size_t model, int expert, int gpu, int sign);
+  void list_uses(const LayerDemand& demand, ModelState& state) const;
   void refresh_rows(std::size_t model, int gpu);
 
   const LayerProblem& problem_;
@@ -68,6 +78,7 @@ SearchState::SearchState(const LayerProblem& problem, Assignment assignment)
     }
     state.sample_hits.assign(demand.samples.size() * num_gpus_, 0);
     state.num_on.assign(num_gpus_, 0);
+    list_uses(demand, state);
     LayerPlacement nowhere;
     nowhere.experts.resize(static_cast<std::size_t>(demand.num_experts));
     loads_.push_back(layer_load(demand, nowhere, *problem.models[model], *problem.cluster));
@@ -75,6 +86,23 @@ SearchState::SearchState(const LayerProblem& problem, Assignment assignment)
       place(model, expert, assignment_[model][expert], 1);
     }
     for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) refresh_rows(model, gpu);
+  }
+}
+
+void SearchState::list_uses(const LayerDemand& demand, ModelState& state) const {
+  state.first_use.push_back(0);
+  for (std::vector<int> indices : demand.samples_of_expert) {
+    std::stable_sort(indices.begin(), indices.end(),
+                     [&](int a, int b) { return demand.samples[a].source < demand.samples[b].source; });
+    std::size_t next = 0;
+    for (int source = 0; source < demand.num_gpus; ++source) {
+      for (; next < indices.size() && demand.samples[indices[next]].source == source; ++next) {
+        const auto row = static_cast<std::size_t>(indices[next]) * num_gpus_;
+        state.uses.push_back({static_cast<std::uint32_t>(row),
+                              static_cast<std::int32_t>(demand.samples[indices[next]].weight)});
+      }
+      state.first_use.push_back(state.uses.size());
+    }
   }
 }
 
@@ -92,15 +120,22 @@ void SearchState::place(std::size_t model, int expert, int gpu, int sign) {
   for (int source = 0; source < problem_.num_gpus(); ++source) {
     state.pairs[cell(gpu, source)] += sign * demand.pairs(source, expert);
   }
-  for (const int index : demand.samples_of_expert[expert]) {
-    const LayerDemand::Sample& sample = demand.samples[index];
-    const std::size_t at = cell(gpu, sample.source);
-    state.sampled_pairs[at] += sign * sample.weight;
-    std::uint16_t& hits =
-        state.sample_hits[static_cast<std::size_t>(index) * num_gpus_ + static_cast<std::size_t>(gpu)];
-    if (sign > 0 && hits == 0) state.sampled_rows[at] += sample.weight;
-    hits = static_cast<std::uint16_t>(hits + sign);
-    if (sign < 0 && hits == 0) state.sampled_rows[at] -= sample.weight;
+  const std::size_t first_run = static_cast<std::size_t>(expert) * num_gpus_;
+  for (int source = 0; source < problem_.num_gpus() && !state.uses.empty(); ++source) {
+    const std::size_t run = first_run + static_cast<std::size_t>(source);
+    std::int64_t num_pairs = 0;
+    std::int64_t num_rows = 0;
+    // A row appears with the first of its experts and goes with the last.
+    const std::uint16_t changing_at = sign > 0 ? 0 : 1;
+    for (std::size_t use = state.first_use[run]; use < state.first_use[run + 1]; ++use) {
+      const SampleUse& sample = state.uses[use];
+      std::uint16_t& hits = state.sample_hits[sample.hits_at + static_cast<std::size_t>(gpu)];
+      num_pairs += sample.weight;
+      num_rows += hits == changing_at ? sample.weight : 0;
+      hits = static_cast<std::uint16_t>(hits + sign);
+    }
+    state.sampled_pairs[cell(gpu, source)] += static_cast<double>(sign * num_pairs);
+    state.sampled_rows[cell(gpu, source)] += static_cast<double>(sign * num_rows);
   }
 }
 
