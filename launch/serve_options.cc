@@ -18,6 +18,8 @@ namespace aurora {
 namespace {
 
 constexpr double kMaxReal = 1e12;
+/// More copies than any layer has experts.
+constexpr std::int64_t kMaxReplicas = 1 << 16;
 
 ChoiceValue name_choice(std::string& value, std::vector<std::string> names) {
   return {std::move(names), [&value] { return value; }, [&value](const std::string& name) { value = name; }};
@@ -55,6 +57,8 @@ ChoiceValue wire_dtype_choice(DType& dtype) {
 std::vector<Field> planning_fields(ServeOptions& o) {
   return {
       {"placement", "how experts are placed on ranks", name_choice(o.placement, placement_names())},
+      {"replicas", "copies of hot experts beyond one of each, per model and layer; placements auto and eplb",
+       IntegerValue{&o.replicas, 0, kMaxReplicas}},
       {"plan", "read the deployment plan from this file instead of planning", &o.plan},
       {"plan_out", "write the deployment plan that is used to this file", &o.plan_out},
       {"order", "order of the transfers of an exchange", order_choice(o.order)},
@@ -344,6 +348,7 @@ EngineOptions engine_options(const ServeOptions& options, const std::vector<Mode
   for (const ModelConfiguration& model : models) engine.models.push_back(model.options);
   engine.placement = options.plan.empty() ? options.placement : "file";
   engine.plan_file = options.plan;
+  engine.num_replicas = static_cast<int>(options.replicas);
   engine.order = options.order;
   engine.round_cost_us = options.round_cost_us;
   engine.port_gbps = options.port_gbps;

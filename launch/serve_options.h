@@ -23,6 +23,7 @@ struct ServeOptions {
   std::string placement = EngineOptions{}.placement;
   std::filesystem::path plan;
   std::filesystem::path plan_out;
+  std::int64_t replicas = EngineOptions{}.num_replicas;
   OrderPolicy order = EngineOptions{}.order;
   double round_cost_us = EngineOptions{}.round_cost_us;
   double port_gbps = EngineOptions{}.port_gbps;

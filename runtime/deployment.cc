@@ -101,10 +101,12 @@ DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& mo
     plan = read_matching_plan(options.plan_file, models, num_ranks);
   } else {
     const PlacementPolicy policy = placement_policy_of(options);
+    PlacementOptions placement_options;
+    placement_options.num_replicas = options.num_replicas;
     std::vector<ModelTraffic> traffic;
     for (const auto& model : models) traffic.push_back(traffic_of(*model, options, num_ranks));
     try {
-      plan = plan_deployment(traffic, cluster_of(options, num_ranks), policy, {});
+      plan = plan_deployment(traffic, cluster_of(options, num_ranks), policy, placement_options);
     } catch (const std::invalid_argument& error) {
       refuse(ErrorKind::kInvalidArgument, error.what());
     }

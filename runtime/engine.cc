@@ -230,12 +230,7 @@ void Engine::State::serve(RequestFeed* feed) {
 
 Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)
     : state_(std::make_unique<State>(std::move(options), transport, backend)) {
-  try {
-    state_->start();
-  } catch (const std::exception& error) {
-    transport.abort(error.what());
-    throw;
-  }
+  state_->start();
 }
 
 Engine::~Engine() = default;

@@ -8,6 +8,7 @@ void write_request(const RoutedRequest& routed, ByteWriter& writer) {
   writer.write(routed.rank);
   writer.write(routed.model_index);
   writer.write(routed.request.id);
+  writer.write(routed.request.ordinal);
   writer.write(routed.request.prompt);
   writer.write(sampling.temperature);
   writer.write(sampling.top_k);
@@ -25,6 +26,7 @@ RoutedRequest read_request(ByteReader& reader) {
   routed.rank = reader.read<std::int32_t>();
   routed.model_index = reader.read<std::int32_t>();
   routed.request.id = reader.read<RequestId>();
+  routed.request.ordinal = reader.read<std::uint64_t>();
   routed.request.prompt = reader.read_vector<TokenId>();
   sampling.temperature = reader.read<float>();
   sampling.top_k = reader.read<std::int32_t>();

@@ -83,6 +83,7 @@ void RequestAssigner::admit(GenerationRequest request, Clock::time_point arrival
   ++counts.requests;
   try {
     AssignedRequest assigned = prepare(request, model_index);
+    assigned.ordinal = static_cast<std::uint64_t>(counts.requests - counts.failed_requests - 1);
     Outstanding outstanding;
     outstanding.arrival = arrival;
     outstanding.result.id = request.id;
@@ -102,7 +103,7 @@ void RequestAssigner::admit(GenerationRequest request, Clock::time_point arrival
 AssignedRequest RequestAssigner::prepare(const GenerationRequest& request, std::int32_t model_index) const {
   const ServedModel& model = *(*models_)[model_index];
   check_sampling(request.sampling);
-  AssignedRequest assigned{request.id, tokenize(request, model), request.sampling};
+  AssignedRequest assigned{request.id, 0, tokenize(request, model), request.sampling};
   if (assigned.prompt.empty()) refuse("the prompt is empty: there is no token to continue from");
   for (std::size_t i = 0; i < assigned.prompt.size(); ++i) {
     if (assigned.prompt[i] >= 0 && assigned.prompt[i] < model.config().vocabulary) continue;

@@ -22,12 +22,14 @@ float uniform_random(std::uint64_t seed, std::uint64_t index) {
 struct RequestBatcher::Sequence {
   Sequence(AssignedRequest request, const Tokenizer* tokenizer)
       : id(request.id),
+        ordinal(request.ordinal),
         sampling(std::move(request.sampling)),
         num_prompt_tokens(static_cast<std::int64_t>(request.prompt.size())),
         tokens(std::move(request.prompt)),
         text(tokenizer, sampling.stop) {}
 
   RequestId id;
+  std::uint64_t ordinal;
   SamplingParams sampling;
   std::int64_t num_prompt_tokens;
   std::vector<TokenId> tokens;  // prompt, then answer
@@ -137,7 +139,7 @@ void RequestBatcher::append_rows(const Sequence& sequence) {
     batch_.positions.push_back(static_cast<std::int32_t>(position));
     batch_.slots.push_back(cache_->slot(sequence.blocks, position));
     batch_.sequence_index.push_back(row);
-    origins_.push_back({sequence.id, static_cast<std::int32_t>(position)});
+    origins_.push_back({sequence.ordinal, static_cast<std::int32_t>(position)});
   }
   if (!sequence.reaches_end()) return;
   batch_.output_rows.push_back(static_cast<std::int32_t>(batch_.token_ids.size() - 1));

@@ -30,6 +30,7 @@ struct BatchLimits {
 /// A request as a rank gets it: tokenised and validated by rank 0.
 struct AssignedRequest {
   RequestId id = 0;
+  std::uint64_t ordinal = 0;  // position among its model's served requests, from 0
   std::vector<TokenId> prompt;
   SamplingParams sampling;
 };
@@ -46,7 +47,7 @@ struct RequestProgress {
 
 /// Whose token a row of the batch is.
 struct TokenOrigin {
-  RequestId request = 0;
+  std::uint64_t request_ordinal = 0;  // AssignedRequest::ordinal
   std::int32_t position = 0;
 };
 

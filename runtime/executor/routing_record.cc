@@ -95,6 +95,7 @@ RoutingRecord read_routing_record(const fs::path& file) {
   constexpr std::int64_t kMaxTokens = std::int64_t{1} << 32;
   RoutingRecord record;
   try {
+    if (description.contains("version")) read_count(file, description, "version", 1);
     record.model = description.value("model", "");
     record.num_layers = read_count(file, description, "layers", 4096);
     record.num_experts = read_count(file, description, "experts", 65536);
@@ -173,7 +174,7 @@ void RoutingReplay::expert_ids(int moe_layer, std::span<const TokenOrigin> origi
   ids.clear();
   const std::size_t num_requests = first_token_.size() - 1;
   for (const TokenOrigin& origin : origins) {
-    const std::size_t request = origin.request % num_requests;
+    const std::size_t request = origin.request_ordinal % num_requests;
     const std::int64_t length = first_token_[request + 1] - first_token_[request];
     const std::int64_t token = first_token_[request] + origin.position % length;
     const auto first = record_.expert_ids.begin() + (moe_layer * record_.num_tokens + token) * record_.top_k;
@@ -185,7 +186,7 @@ void RoutingCollector::record(int moe_layer, std::span<const TokenOrigin> origin
                               std::span<const std::int32_t> expert_ids) {
   const auto top_k = static_cast<std::size_t>(top_k_);
   for (std::size_t token = 0; token < origins.size(); ++token) {
-    auto& layers = requests_[origins[token].request];
+    auto& layers = requests_[origins[token].request_ordinal];
     layers.resize(static_cast<std::size_t>(num_layers_));
     auto& ids = layers[moe_layer];
     const std::size_t first = static_cast<std::size_t>(origins[token].position) * top_k;
@@ -204,11 +205,11 @@ void RoutingCollector::serialize(ByteWriter& writer) const {
 }
 
 void merge_collected_routing(std::vector<ByteReader>& collected, RoutingRecord& record) {
-  std::map<RequestId, std::vector<std::vector<std::uint16_t>>> requests;
+  std::map<std::uint64_t, std::vector<std::vector<std::uint16_t>>> requests;
   for (ByteReader& reader : collected) {
     const auto num_requests = reader.read<std::uint64_t>();
     for (std::uint64_t i = 0; i < num_requests; ++i) {
-      auto& layers = requests[reader.read<RequestId>()];
+      auto& layers = requests[reader.read<std::uint64_t>()];
       for (std::int64_t layer = 0; layer < record.num_layers; ++layer) {
         layers.push_back(reader.read_vector<std::uint16_t>());
       }

@@ -33,8 +33,8 @@ RoutingRecord read_routing_record(const std::filesystem::path& file);
 /// Writes `file` (JSON) and its binary sibling; each appears whole or not at all.
 void write_routing_record(const std::filesystem::path& file, const RoutingRecord& record);
 
-/// Feeds a model's gate from a record. Request r at position p takes token p mod n of the record's request
-/// r mod R, where n is that request's length: independent of ranks, batches and preemption.
+/// Feeds a model's gate from a record. The r-th request of the model at position p takes token p mod n of the
+/// record's request r mod R, where n is that request's length: independent of ranks, batches and preemption.
 class RoutingReplay {
  public:
   /// Throws kInvalidArgument when experts or top-k differ, or the record has fewer layers than the model.
@@ -60,11 +60,12 @@ class RoutingCollector {
  private:
   int num_layers_;
   int top_k_;
-  // Per request, [moe layer] -> [position, top_k].
-  std::map<RequestId, std::vector<std::vector<std::uint16_t>>> requests_;
+  // By request ordinal, [moe layer] -> [position, top_k].
+  std::map<std::uint64_t, std::vector<std::vector<std::uint16_t>>> requests_;
 };
 
-/// Joins what all ranks collected: requests in ascending id. `record` has its sizes but num_tokens filled in.
+/// Joins what all ranks collected: requests in the order of their ordinals. `record` has its sizes but
+/// num_tokens filled in.
 void merge_collected_routing(std::vector<ByteReader>& collected, RoutingRecord& record);
 
 }  // namespace aurora

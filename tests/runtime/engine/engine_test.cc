@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -244,6 +245,35 @@ TEST(Engine, ReplaysRealRoutingOfDeepSeekOnAModelOfItsShape) {
   for (const int num_ranks : {1, 4}) {
     EXPECT_EQ(test::run_engine(options, num_ranks, requests).report.models[0].expert_tokens, expected);
   }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Engine, AnswersTheReferencesWithReplicasOfHotExperts) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.num_replicas = 4;
+  for (const char* placement : {"auto", "eplb"}) {
+    options.placement = placement;
+    expect_references(test::run_engine(options, 5, requests), expected);
+  }
+}
+
+TEST(Engine, ReplaysTheRecordsOfTwoModelsToTheSameAnswers) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("aurora-two-records-" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  std::map<RequestId, ReferencePrompt> expected;
+  auto requests = test::reference_requests(expected);
+  // Requests of the two models in turn: a record numbers the requests of its own model only.
+  std::ranges::stable_sort(requests, {}, [](const GenerationRequest& request) { return request.id % 12; });
+  EngineOptions options = test::example_options();
+  options.record_routing = folder / "r.json";
+  test::run_engine(options, 2, requests);
+  EngineOptions replaying = test::example_options();
+  replaying.models[0].replay_routing = folder / "r.tiny-mixtral.json";
+  replaying.models[1].replay_routing = folder / "r.tiny-qwen3-moe.json";
+  expect_references(test::run_engine(replaying, 3, requests), expected);
   std::filesystem::remove_all(folder);
 }
 
