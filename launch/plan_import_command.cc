@@ -33,7 +33,7 @@ std::string plan_import_command(const PlanImportOptions& options) {
   traffic.expert_us_per_token = options.expert_us_per_token;
   traffic.expert_us_per_hit = options.expert_us_per_hit;
   traffic.aggregate_us = options.aggregate_us;
-  const std::string text = traffic_text(traffic);
+  std::string text = traffic_text(traffic);
   if (options.out.empty()) return text;
   OutputFile file(options.out);
   file.write(text);
