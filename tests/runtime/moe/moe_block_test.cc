@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <random>
 
 #include "kernels/backend_registry.h"
@@ -124,11 +125,13 @@ class MoeBlockTest : public ::testing::TestWithParam<BlockCase> {
 };
 
 /// Runs one block on one rank and returns the residual stream after it.
-std::vector<float> run_block(Transport& transport, World& world, const LayerPlacement& placement,
-                             int num_tokens, std::vector<float>& input,
-                             const std::vector<std::int32_t>& given) {
-  const BlockCase& parameters = MoeBlockTest::GetParam();
-  const auto backend = create_backend("cpu", {.worker_streams = parameters.worker_streams});
+std::vector<float> run_block(const BlockCase& parameters, Transport& transport, World& world,
+                             const LayerPlacement& placement, std::vector<float>& input,
+                             std::vector<float> residual, const std::vector<std::int32_t>& given) {
+  const bool is_deterministic = parameters.return_mode == ReturnMode::kPerPair;
+  const auto backend =
+      create_backend("cpu", {.deterministic = is_deterministic, .worker_streams = parameters.worker_streams});
+  const auto num_tokens = static_cast<std::int64_t>(input.size()) / kShape.hidden;
   const auto stream = backend->create_stream();
   MoeSettings settings{.policy = {parameters.order, {}},
                        .wire_dtype = parameters.wire_dtype,
@@ -142,8 +145,6 @@ std::vector<float> run_block(Transport& transport, World& world, const LayerPlac
   store.prepare({"m", {placement}}, GpuId{transport.rank()});
   store.commit();
   const MoeLayerWeights weights = world.weights();
-  std::vector<float> residual =
-      random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
   SubmissionOrder order({MoeBlock::kNumExchanges});
   block.begin({0, &weights, &store, &placement,
                Tensor(input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
@@ -175,7 +176,7 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
       given = test::random_expert_ids(num_tokens, kShape.num_experts, kShape.top_k, own);
     const std::vector<float> before =
         random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
-    const std::vector<float> after = run_block(transport, world, placement, num_tokens, input, given);
+    const std::vector<float> after = run_block(parameters, transport, world, placement, input, before, given);
     // Rounding: each value passes the wire twice, and each product sums at most hidden + inner terms of order
     // one.
     const double unit = parameters.wire_dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-23;
@@ -213,6 +214,40 @@ std::vector<BlockCase> all_cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, MoeBlockTest, ::testing::ValuesIn(all_cases()));
+
+TEST(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
+  constexpr int kNumTokens = 29;
+  World world;
+  const auto width = static_cast<std::size_t>(kShape.hidden);
+  const std::vector<float> input = random_values(kNumTokens * width, 31, 1.0F);
+  const std::vector<float> residual = random_values(input.size(), 32, 1.0F);
+  std::vector<float> baseline;
+  for (const int num_ranks : {1, 2, 3, 5, 8}) {
+    std::mt19937 random(1000 + num_ranks);
+    const LayerPlacement placement = test::random_placement(kShape.num_experts, num_ranks, 2, random);
+    std::vector<float> joined(input.size());
+    test::run_ranks(num_ranks, [&](Transport& transport) {
+      // This rank's run of consecutive tokens.
+      const std::size_t first =
+          kNumTokens * static_cast<std::size_t>(transport.rank()) / static_cast<std::size_t>(num_ranks);
+      const std::size_t end =
+          kNumTokens * static_cast<std::size_t>(transport.rank() + 1) / static_cast<std::size_t>(num_ranks);
+      const auto part = [&](const std::vector<float>& values) {
+        return std::vector<float>(values.begin() + static_cast<std::ptrdiff_t>(first * width),
+                                  values.begin() + static_cast<std::ptrdiff_t>(end * width));
+      };
+      std::vector<float> own = part(input);
+      const BlockCase parameters{
+          num_ranks, OrderPolicy::kAurora, DType::kFloat32, ReturnMode::kPerPair, false, false};
+      const std::vector<float> after =
+          run_block(parameters, transport, world, placement, own, part(residual), {});
+      std::ranges::copy(after, joined.begin() + static_cast<std::ptrdiff_t>(first * width));
+    });
+    if (num_ranks == 1) baseline = joined;
+    EXPECT_EQ(std::memcmp(joined.data(), baseline.data(), joined.size() * sizeof(float)), 0)
+        << num_ranks << " ranks";
+  }
+}
 
 TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
   World world;
