@@ -67,10 +67,11 @@ show_answers() {
 
 launch/install_dependencies.sh
 # The tests are configured only where what they need is there; tests/run.sh installs it and switches them on.
+# Warnings stay warnings: a compiler newer than ours may know more of them.
 if launch/install_dependencies.sh --test --check 2>/dev/null; then
-  cmake --preset release
+  cmake --preset release -DAURORA_WERROR=OFF
 else
-  cmake --preset release -DAURORA_TESTS=OFF -DAURORA_BENCHMARKS=OFF
+  cmake --preset release -DAURORA_WERROR=OFF -DAURORA_TESTS=OFF -DAURORA_BENCHMARKS=OFF
 fi
 cmake --build build/release --target aurora-serve --parallel "$(launch/build_jobs.sh)"
 
