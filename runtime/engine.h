@@ -25,7 +25,7 @@ namespace aurora {
 
 struct EngineOptions {
   std::vector<ModelOptions> models;
-  std::string placement = "auto";   // auto, contiguous, ... (scheduler's table), or "file" with plan_file
+  std::string placement = "auto";  // auto, contiguous, ... (scheduler's table), or "file" with plan_file
   int num_replicas = 0;  // copies of hot experts beyond one of each, per model and layer; auto and eplb
   std::filesystem::path plan_file;  // read the placement from here instead
   OrderPolicy order = OrderPolicy::kAurora;
