@@ -5,9 +5,8 @@
 #include "runtime/transport/mpi_transport.h"
 #include "tests/support/engine_harness.h"
 
+namespace aurora {
 namespace {
-
-using namespace aurora;
 
 /// Number of answers that differ from the reference.
 int run_references(Transport& transport, bool deterministic, Schedule schedule) {
@@ -30,13 +29,14 @@ int run_references(Transport& transport, bool deterministic, Schedule schedule) 
 }
 
 }  // namespace
+}  // namespace aurora
 
 int main() {
   try {
-    MpiSession session;
-    const auto transport = create_mpi_transport(session);
-    int num_wrong = run_references(*transport, false, Schedule::kColocated);
-    num_wrong += run_references(*transport, true, Schedule::kSerial);
+    aurora::MpiSession session;
+    const auto transport = aurora::create_mpi_transport(session);
+    int num_wrong = aurora::run_references(*transport, false, aurora::Schedule::kColocated);
+    num_wrong += aurora::run_references(*transport, true, aurora::Schedule::kSerial);
     if (transport->rank() == 0)
       std::cout << num_wrong << " wrong answers on " << transport->num_ranks() << " ranks\n";
     return num_wrong == 0 ? 0 : 1;
