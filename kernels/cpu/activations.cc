@@ -63,16 +63,15 @@ void silu_multiply(const float* gate, const float* up, float* output, std::int64
 }
 
 void CpuOps::clamp(Stream& stream, const ClampArgs& args) const {
+  check_args(args);
   if (args.values.is_empty()) return;
-  check(args.limit >= 0, "clamp: limit is negative");
   cpu_stream(stream).submit(
       [args] { run_for_active_isa<Clamp>(args.values.f32(), args.values.num_elements(), args.limit); });
 }
 
 void CpuOps::silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const {
   const std::int64_t count = args.output.num_elements();
-  check(args.gate.num_elements() == count && args.up.num_elements() == count,
-        "silu_multiply: gate, up and output differ in size");
+  check_args(args);
   if (count == 0) return;
   cpu_stream(stream).submit(
       [args, count] { cpu::silu_multiply(args.gate.f32(), args.up.f32(), args.output.f32(), count); });
@@ -80,7 +79,7 @@ void CpuOps::silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const {
 
 void CpuOps::add(Stream& stream, const AddArgs& args) const {
   const std::int64_t count = args.output.num_elements();
-  check(args.input.num_elements() == count, "add: input and output differ in size");
+  check_args(args);
   if (count == 0) return;
   cpu_stream(stream).submit(
       [args, count] { run_for_active_isa<Add>(args.input.f32(), args.output.f32(), count); });
@@ -89,10 +88,8 @@ void CpuOps::add(Stream& stream, const AddArgs& args) const {
 void CpuOps::sigmoid_gated_add(Stream& stream, const SigmoidGatedAddArgs& args) const {
   const std::int64_t num_rows = args.output.dim(0);
   const std::int64_t width = args.output.dim(1);
+  check_args(args);
   if (num_rows == 0) return;
-  check_shape(args.input, {num_rows, width}, "sigmoid_gated_add: input");
-  check_shape(args.gate_logits, {num_rows}, "sigmoid_gated_add: gate_logits");
-  check_shape(args.output, {num_rows, width}, "sigmoid_gated_add: output");
   cpu_stream(stream).submit([args, num_rows, width] {
     run_for_active_isa<SigmoidGatedAdd>(args.input.f32(), args.gate_logits.f32(), args.output.f32(), num_rows,
                                         width);

@@ -8,14 +8,10 @@ void CpuOps::append_kv(Stream& stream, const AppendKvArgs& args) const {
   const std::int64_t num_tokens = args.key.dim(0);
   const std::int64_t num_heads = args.key.dim(1);
   const std::int64_t width = args.key.dim(2);
+  check_args(args);
   if (num_tokens == 0) return;
   const std::int64_t num_blocks = args.key_cache.dim(0);
   const std::int64_t block_size = args.key_cache.dim(1);
-  check_shape(args.key, {num_tokens, num_heads, width}, "append_kv: key");
-  check_shape(args.value, {num_tokens, num_heads, width}, "append_kv: value");
-  check_shape(args.slots, {num_tokens}, "append_kv: slots");
-  check_shape(args.key_cache, {num_blocks, block_size, num_heads, width}, "append_kv: key_cache");
-  check_shape(args.value_cache, {num_blocks, block_size, num_heads, width}, "append_kv: value_cache");
   cpu_stream(stream).submit([=] {
     const std::int32_t* slots = args.slots.i32();
     const std::int64_t row_width = num_heads * width;

@@ -4,9 +4,9 @@
 // bug of ours) and then submits its work. Indices that live in tensors are checked when the work runs.
 #pragma once
 
-#include <initializer_list>
 #include <string_view>
 
+#include "kernels/check_args.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/ops.h"
 
@@ -41,10 +41,6 @@ class CpuOps final : public Ops {
 
 /// Throws kInternal when the stream belongs to another backend.
 CpuStream& cpu_stream(Stream& stream);
-
-/// Throws kInternal naming both shapes when `tensor` is not of `shape` (dimensions beyond the last count as
-/// 1).
-void check_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, std::string_view name);
 
 /// Throws kInternal naming the index, its row and the limit unless 0 <= value < limit.
 inline void check_index(std::int64_t value, std::int64_t limit, std::int64_t row, std::string_view name);

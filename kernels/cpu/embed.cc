@@ -5,13 +5,8 @@ namespace aurora::cpu {
 
 void CpuOps::embed(Stream& stream, const EmbedArgs& args) const {
   const std::int64_t num_tokens = args.output.dim(0);
+  check_args(args);
   if (num_tokens == 0) return;
-  check_shape(args.table, {args.table.dim(0), args.output.dim(1)}, "embed: table");
-  check_shape(args.output, {num_tokens, args.output.dim(1)}, "embed: output");
-  check_shape(args.token_ids, {num_tokens}, "embed: token_ids");
-  const bool widens = args.table.dtype() == DType::kBFloat16 && args.output.dtype() == DType::kFloat32;
-  check(args.table.dtype() == args.output.dtype() || widens,
-        "embed: the table is neither of the output's dtype nor bfloat16 for float32");
   cpu_stream(stream).submit([args, num_tokens] {
     const std::int64_t width = args.output.dim(1);
     copy_rows({.input = args.table,

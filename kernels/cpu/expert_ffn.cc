@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <vector>
 
 #include "kernels/cpu/activations.h"
@@ -63,38 +62,6 @@ void run_experts(const Problem& problem, std::span<const std::int32_t> offsets,
   }
 }
 
-void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes_per_row) {
-  const std::int64_t num_rows = args.output.dim(0);
-  const std::int64_t hidden = args.output.dim(1);
-  check_shape(args.output, {num_rows, hidden}, "expert_ffn: output");
-  check_shape(args.row_indices, {num_rows}, "expert_ffn: row_indices");
-  check_shape(args.input, {args.input.dim(0), args.input.dim(1)}, "expert_ffn: input");
-  check(args.input.dim(1) >= hidden, "expert_ffn: input rows are narrower than hidden");
-  check(args.input.dtype() == DType::kFloat32 || args.input.dtype() == DType::kBFloat16,
-        "expert_ffn: input is neither float32 nor bfloat16");
-  check(args.expert_offsets.size() == args.experts.size() + 1,
-        "expert_ffn: expert_offsets must have one entry more than experts");
-  check(args.expert_offsets.front() == 0 && args.expert_offsets.back() == num_rows,
-        "expert_ffn: expert_offsets must run from 0 to the number of rows");
-  check(args.scratch.size_bytes() >= scratch_bytes_per_row * static_cast<std::size_t>(num_rows),
-        "expert_ffn: scratch is smaller than expert_ffn_scratch_bytes()");
-  for (std::size_t e = 0; e < args.experts.size(); ++e) {
-    check(args.expert_offsets[e] <= args.expert_offsets[e + 1], "expert_ffn: expert_offsets decrease");
-    if (args.expert_offsets[e] == args.expert_offsets[e + 1]) continue;
-    const ExpertWeights& expert = args.experts[e];
-    const std::int64_t inner = expert.gate.dim(0);
-    check_shape(expert.gate, {inner, hidden}, "expert_ffn: gate");
-    check_shape(expert.up, {inner, hidden}, "expert_ffn: up");
-    check_shape(expert.down, {hidden, inner}, "expert_ffn: down");
-  }
-}
-
-std::size_t scratch_bytes_per_row(const ExpertFfnArgs& args) {
-  std::int64_t widest = 0;
-  for (const ExpertWeights& expert : args.experts) widest = std::max(widest, expert.gate.dim(0));
-  return scratch_floats(1, args.output.dim(1), widest) * sizeof(float);
-}
-
 }  // namespace
 
 std::size_t CpuOps::expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t hidden,
@@ -103,8 +70,8 @@ std::size_t CpuOps::expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t
 }
 
 void CpuOps::expert_ffn(Stream& stream, const ExpertFfnArgs& args) const {
+  check_args(args, scratch_floats(1, args.output.dim(1), widest_inner(args)) * sizeof(float));
   if (args.output.dim(0) == 0) return;
-  check_args(args, scratch_bytes_per_row(args));
   const Problem problem{args, deterministic_ ? GemmOrder::kFixed : GemmOrder::kAny, args.output.dim(1)};
   CpuStream& own = cpu_stream(stream);
   if (own.is_inline()) {

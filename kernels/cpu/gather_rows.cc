@@ -32,12 +32,6 @@ void copy_equal_rows(const RowCopy& args) {
   }
 }
 
-bool is_float32_or_bfloat16(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
-
-void check_conversion(DType from, DType to, std::string_view name) {
-  check(from == to || (is_float32_or_bfloat16(from) && is_float32_or_bfloat16(to)), name);
-}
-
 /// Checked at submission; the headers follow as bytes.
 struct Packing {
   PackRowsArgs args;
@@ -82,12 +76,8 @@ void copy_rows(const RowCopy& args) {
 void CpuOps::gather_rows(Stream& stream, const GatherRowsArgs& args) const {
   const std::int64_t num_rows = args.output.dim(0);
   const std::int64_t width = args.output.dim(1);
+  check_args(args);
   if (num_rows == 0) return;
-  check_shape(args.input, {args.input.dim(0), width}, "gather_rows: input");
-  check_shape(args.output, {num_rows, width}, "gather_rows: output");
-  check_shape(args.indices, {num_rows}, "gather_rows: indices");
-  check_conversion(args.input.dtype(), args.output.dtype(),
-                   "gather_rows: no conversion between these dtypes");
   cpu_stream(stream).submit([args, num_rows, width] {
     copy_rows({.input = args.input,
                .indices = args.indices.i32(),
@@ -101,23 +91,9 @@ void CpuOps::gather_rows(Stream& stream, const GatherRowsArgs& args) const {
 }
 
 void CpuOps::pack_rows(Stream& stream, const PackRowsArgs& args) const {
-  const std::int64_t num_rows = args.indices.dim(0);
+  check_args(args);
   if (args.indices.is_empty()) return;
-  const auto rows = static_cast<std::size_t>(num_rows);
-  const std::size_t header_bytes = args.headers.size() / rows;
-  check_shape(args.input, {args.input.dim(0), args.input.dim(1)}, "pack_rows: input");
-  check_shape(args.indices, {num_rows}, "pack_rows: indices");
-  check_conversion(args.input.dtype(), args.wire_dtype, "pack_rows: no conversion to the wire's dtype");
-  check(args.headers.size() == header_bytes * rows, "pack_rows: headers do not divide into the rows");
-  const std::size_t payload_bytes =
-      static_cast<std::size_t>(args.input.dim(1)) * dtype_bytes(args.wire_dtype);
-  check(header_bytes == 0 || payload_bytes <= args.header_offset,
-        "pack_rows: the header overlaps the payload");
-  check(payload_bytes <= args.row_bytes &&
-            (header_bytes == 0 || args.header_offset + header_bytes <= args.row_bytes),
-        "pack_rows: row_bytes is too small");
-  check(args.row_bytes % dtype_bytes(args.wire_dtype) == 0, "pack_rows: rows start between elements");
-  const Packing packing{args, num_rows, header_bytes};
+  const Packing packing{args, args.indices.dim(0), header_bytes(args)};
   CpuStream& own = cpu_stream(stream);
   if (own.is_inline()) return own.submit([&] { run_pack_rows(packing, packing.args.headers); });
   own.submit([packing, headers = std::vector(args.headers.begin(), args.headers.end())] {

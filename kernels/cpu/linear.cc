@@ -7,11 +7,8 @@ void CpuOps::linear(Stream& stream, const LinearArgs& args) const {
   const std::int64_t num_rows = args.input.dim(0);
   const std::int64_t in_width = args.input.dim(1);
   const std::int64_t out_width = args.weight.dim(0);
+  check_args(args);
   if (num_rows == 0) return;
-  check_shape(args.input, {num_rows, in_width}, "linear: input");
-  check_shape(args.weight, {out_width, in_width}, "linear: weight");
-  check_shape(args.output, {num_rows, out_width}, "linear: output");
-  if (args.bias.has_data()) check_shape(args.bias, {out_width}, "linear: bias");
   const Gemm product{.input = args.input.f32(),
                      .weight = args.weight.f32(),
                      .bias = args.bias.has_data() ? args.bias.f32() : nullptr,

@@ -182,33 +182,12 @@ void run_token(const PagedAttentionArgs& args, std::int64_t token, RowOffsets& r
   }
 }
 
-void check_args(const PagedAttentionArgs& args) {
-  const std::int64_t num_tokens = args.query.dim(0);
-  const std::int64_t num_heads = args.query.dim(1);
-  const std::int64_t width = args.query.dim(2);
-  const std::int64_t num_kv_heads = args.key_cache.dim(2);
-  check_shape(args.query, {num_tokens, num_heads, width}, "paged_attention: query");
-  check_shape(args.output, {num_tokens, num_heads, width}, "paged_attention: output");
-  check_shape(args.sequence_index, {num_tokens}, "paged_attention: sequence_index");
-  check_shape(args.positions, {num_tokens}, "paged_attention: positions");
-  const std::int64_t num_blocks = args.key_cache.dim(0);
-  const std::int64_t block_size = args.key_cache.dim(1);
-  check_shape(args.key_cache, {num_blocks, block_size, num_kv_heads, width}, "paged_attention: key_cache");
-  check_shape(args.value_cache, {num_blocks, block_size, num_kv_heads, width},
-              "paged_attention: value_cache");
-  check(args.block_tables.num_dims() == 2,
-        "paged_attention: block_tables is not [num_sequences, max_blocks]");
-  check(block_size > 0 && num_kv_heads > 0 && num_heads % num_kv_heads == 0,
-        "paged_attention: num_heads is no multiple of num_kv_heads, or a block is empty");
-  check(args.window >= 0, "paged_attention: window is negative");
-}
-
 }  // namespace
 
 void CpuOps::paged_attention(Stream& stream, const PagedAttentionArgs& args) const {
   const std::int64_t num_tokens = args.query.dim(0);
-  if (num_tokens == 0) return;
   check_args(args);
+  if (num_tokens == 0) return;
   cpu_stream(stream).submit([args, num_tokens] {
     thread_local RowOffsets row_offsets;
     thread_local std::vector<float> scores;

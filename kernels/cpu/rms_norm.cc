@@ -34,10 +34,8 @@ struct Normalize {
 void CpuOps::rms_norm(Stream& stream, const RmsNormArgs& args) const {
   const std::int64_t num_rows = args.input.dim(0);
   const std::int64_t width = args.input.dim(1);
+  check_args(args);
   if (num_rows == 0) return;
-  check_shape(args.input, {num_rows, width}, "rms_norm: input");
-  check_shape(args.output, {num_rows, width}, "rms_norm: output");
-  check_shape(args.weight, {width}, "rms_norm: weight");
   cpu_stream(stream).submit([args, num_rows, width] {
     run_for_active_isa<Normalize>(args.input.f32(), args.weight.f32(), args.epsilon, args.output.f32(),
                                   num_rows, width);

@@ -32,14 +32,10 @@ void CpuOps::rope(Stream& stream, const RopeArgs& args) const {
   const std::int64_t num_tokens = args.heads.dim(0);
   const std::int64_t num_heads = args.heads.dim(1);
   const std::int64_t width = args.heads.dim(2);
+  check_args(args);
   if (num_tokens == 0) return;
   const std::int64_t num_positions = args.cosine.dim(0);
   const std::int64_t half = width / 2;
-  check(width % 2 == 0, "rope: head_width is odd");
-  check_shape(args.heads, {num_tokens, num_heads, width}, "rope: heads");
-  check_shape(args.positions, {num_tokens}, "rope: positions");
-  check_shape(args.cosine, {num_positions, half}, "rope: cosine");
-  check_shape(args.sine, {num_positions, half}, "rope: sine");
   cpu_stream(stream).submit([=] {
     const std::int32_t* positions = args.positions.i32();
     float* heads = args.heads.f32();

@@ -87,14 +87,8 @@ void run_route(const RouteArgs& args, std::vector<float>& scores) {
 }  // namespace
 
 void CpuOps::route(Stream& stream, const RouteArgs& args) const {
-  const std::int64_t num_tokens = args.logits.dim(0);
-  const std::int64_t num_experts = args.logits.dim(1);
-  const std::int64_t top_k = args.expert_ids.dim(1);
-  if (num_tokens == 0) return;
-  check_shape(args.logits, {num_tokens, num_experts}, "route: logits");
-  check_shape(args.expert_ids, {num_tokens, top_k}, "route: expert_ids");
-  check_shape(args.weights, {num_tokens, top_k}, "route: weights");
-  check(top_k <= num_experts || args.ids_are_given, "route: top_k exceeds the number of experts");
+  check_args(args);
+  if (args.logits.dim(0) == 0) return;
   cpu_stream(stream).submit([args] {
     thread_local std::vector<float> scores;
     run_route(args, scores);

@@ -151,11 +151,8 @@ void run_sample(const SampleArgs& args, std::span<const SamplingRow> rows) {
 }  // namespace
 
 void CpuOps::sample(Stream& stream, const SampleArgs& args) const {
-  const std::int64_t num_rows = args.logits.dim(0);
-  if (num_rows == 0) return;
-  check_shape(args.logits, {num_rows, args.logits.dim(1)}, "sample: logits");
-  check_shape(args.token_ids, {num_rows}, "sample: token_ids");
-  check(static_cast<std::int64_t>(args.rows.size()) == num_rows, "sample: rows and logits differ in number");
+  check_args(args);
+  if (args.logits.dim(0) == 0) return;
   CpuStream& own = cpu_stream(stream);
   if (own.is_inline()) return own.submit([&] { run_sample(args, args.rows); });
   own.submit([args, rows = std::vector(args.rows.begin(), args.rows.end())] { run_sample(args, rows); });

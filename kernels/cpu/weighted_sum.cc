@@ -47,7 +47,6 @@ T* data_of(const Tensor& tensor) {
 template <typename Use>
 void with_element_type(const Tensor& tensor, const Use& use) {
   if (tensor.dtype() == DType::kFloat32) return use(static_cast<float*>(nullptr));
-  check(tensor.dtype() == DType::kBFloat16, "weighted_sum: rows are float32 or bfloat16");
   use(static_cast<std::uint16_t*>(nullptr));
 }
 
@@ -81,14 +80,8 @@ void run_weighted_sum(const WeightedSumArgs& args) {
 }  // namespace
 
 void CpuOps::weighted_sum(Stream& stream, const WeightedSumArgs& args) const {
-  const std::int64_t num_rows = args.output.dim(0);
-  const std::int64_t width = args.output.dim(1);
-  if (num_rows == 0) return;
-  check_shape(args.output, {num_rows, width}, "weighted_sum: output");
-  if (!args.input.is_empty()) check_shape(args.input, {args.input.dim(0), width}, "weighted_sum: input");
-  check_shape(args.offsets, {num_rows + 1}, "weighted_sum: offsets");
-  if (args.weights.has_data()) check_shape(args.weights, {args.indices.dim(0)}, "weighted_sum: weights");
-  if (args.initial.has_data()) check_shape(args.initial, {num_rows, width}, "weighted_sum: initial");
+  check_args(args);
+  if (args.output.dim(0) == 0) return;
   cpu_stream(stream).submit([args] { run_weighted_sum(args); });
 }
 

@@ -1,0 +1,48 @@
+// The shape rules of ops.h, in one place for all backends.
+//
+// Every operation's arguments are checked in the submitting call: a wrong shape is a bug of ours (kInternal)
+// and the text names the tensor with both shapes. Indices that live in tensors can only be checked when the
+// work runs; each backend does so by itself and reports with `index_text`.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+#include "kernels/ops.h"
+
+namespace aurora {
+
+/// Throws kInternal naming both shapes when `tensor` is not of `shape` (dimensions beyond the last count as
+/// 1).
+void check_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, std::string_view name);
+
+/// "internal error: NAME[ROW] is VALUE, must be in [0, LIMIT)"
+std::string index_text(std::int64_t value, std::int64_t limit, std::int64_t row, std::string_view name);
+
+// One function per operation; arguments without rows pass.
+void check_args(const EmbedArgs& args);
+void check_args(const RmsNormArgs& args);
+void check_args(const LinearArgs& args);
+void check_args(const RopeArgs& args);
+void check_args(const ClampArgs& args);
+void check_args(const AppendKvArgs& args);
+void check_args(const PagedAttentionArgs& args);
+void check_args(const RouteArgs& args);
+void check_args(const GatherRowsArgs& args);
+void check_args(const PackRowsArgs& args);
+void check_args(const WeightedSumArgs& args);
+/// `scratch_bytes_per_row` is the backend's for the widest expert.
+void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes_per_row);
+void check_args(const SiluMultiplyArgs& args);
+void check_args(const AddArgs& args);
+void check_args(const SigmoidGatedAddArgs& args);
+void check_args(const SampleArgs& args);
+
+/// Bytes of one row's header: what `headers` holds for each of the packed rows.
+std::size_t header_bytes(const PackRowsArgs& args);
+
+/// Largest `inner` of the experts; 0 without experts.
+std::int64_t widest_inner(const ExpertFfnArgs& args);
+
+}  // namespace aurora
