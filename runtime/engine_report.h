@@ -8,7 +8,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/engine_protocol.h"
-#include "runtime/executor/routing_record.h"
+#include "runtime/executor/routing_replay.h"
 #include "runtime/executor/served_model.h"
 #include "runtime/executor/trace.h"
 #include "runtime/request_assigner.h"

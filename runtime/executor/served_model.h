@@ -12,7 +12,7 @@
 
 #include "kernels/backend.h"
 #include "runtime/executor/request_batcher.h"
-#include "runtime/executor/routing_record.h"
+#include "runtime/executor/routing_replay.h"
 #include "runtime/executor/traffic_recorder.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/kv_cache.h"

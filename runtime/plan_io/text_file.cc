@@ -1,6 +1,5 @@
 #include "runtime/plan_io/text_file.h"
 
-#include <cstdint>
 #include <fstream>
 #include <sstream>
 
@@ -8,15 +7,14 @@
 
 namespace aurora {
 
-std::string read_whole_file(const std::filesystem::path& file) {
-  constexpr std::uintmax_t kLargest = std::uintmax_t{1} << 30;
+std::string read_whole_file(const std::filesystem::path& file, std::uintmax_t largest) {
   std::ifstream input(file, std::ios::binary);
   if (!input) throw Error(ErrorKind::kNotFound, file.string() + ": cannot be opened");
   std::error_code unknown_size;
   const std::uintmax_t size = std::filesystem::file_size(file, unknown_size);
-  if (!unknown_size && size > kLargest) {
+  if (!unknown_size && size > largest) {
     throw Error(ErrorKind::kFormat, file.string() + ": has " + std::to_string(size) + " bytes; at most " +
-                                        std::to_string(kLargest) + " are read");
+                                        std::to_string(largest) + " are read");
   }
   std::ostringstream text;
   text << input.rdbuf();

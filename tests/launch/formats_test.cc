@@ -10,10 +10,10 @@
 #include "launch/config.h"
 #include "launch/prompt_line.h"
 #include "launch/report.h"
-#include "runtime/executor/routing_record.h"
 #include "runtime/plan_io/cluster_file.h"
 #include "runtime/plan_io/matrix_file.h"
 #include "runtime/plan_io/plan_file.h"
+#include "runtime/plan_io/routing_record.h"
 #include "runtime/plan_io/traffic_file.h"
 #include "tests/launch/scratch_folder.h"
 
@@ -108,7 +108,9 @@ TEST(Formats, TheExamplesOfThePlannersFilesAreRead) {
 TEST(Formats, TheRoutingRecordExampleIsReadWithItsData) {
   const ScratchFolder folder;
   const auto file = folder.write("r.json", example_of("Routing record"));
-  folder.write("r.topk.u8", std::string(4 * 960 * 2, '\1'));
+  std::string ids;
+  for (int token = 0; token < 4 * 960; ++token) ids += {static_cast<char>(token % 7), '\7'};
+  folder.write("r.topk.u8", ids);
   const RoutingRecord record = read_routing_record(file);
   EXPECT_EQ(record.num_tokens, 960);
   EXPECT_EQ(record.request_token_counts, (std::vector<std::int64_t>{480, 480}));

@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "kernels/error.h"
-#include "runtime/executor/routing_record.h"
+#include "runtime/plan_io/routing_record.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/random_checkpoint.h"
 

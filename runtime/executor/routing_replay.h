@@ -1,37 +1,18 @@
-// Recorded routing: the expert ids of every token in every MoE layer, to be written to a file or replayed
-// from one.
-//
-// The format is that of the published DeepSeek-V2-Lite routing data: a JSON description and, beside it, the
-// ids as [layer][token][k] in uint8 or uint16 (launch/formats.md).
+// Recorded routing at work: a gate that is driven from a record, and the collection of what gates chose into
+// one. The record and its file format stand in runtime/plan_io/routing_record.h.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/executor/request_batcher.h"
+#include "runtime/plan_io/routing_record.h"
 #include "runtime/serialization.h"
 
 namespace aurora {
-
-/// A routing record in memory.
-struct RoutingRecord {
-  std::string model;
-  std::int64_t num_layers = 0;
-  std::int64_t num_experts = 0;
-  std::int64_t top_k = 0;
-  std::int64_t num_tokens = 0;
-  std::vector<std::int64_t> request_token_counts;  // sums to num_tokens; empty: one request
-  std::vector<std::uint16_t> expert_ids;           // [num_layers, num_tokens, top_k]
-};
-
-/// Throws Error naming file, key, value and limit.
-RoutingRecord read_routing_record(const std::filesystem::path& file);
-/// Writes `file` (JSON) and its binary sibling; each appears whole or not at all.
-void write_routing_record(const std::filesystem::path& file, const RoutingRecord& record);
 
 /// Feeds a model's gate from a record. The r-th request of the model at position p takes token p mod n of the
 /// record's request r mod R, where n is that request's length: independent of ranks, batches and preemption.
