@@ -19,12 +19,17 @@ using nlohmann::json;
 
 struct OrderRow {
   std::string policy;
-  double makespan = 0;
+  double makespan = 0;  // microseconds
   double bound = 0;
+  Bytes makespan_bytes = 0;  // when ports have no speed, instead: doubles would lose the last digits
+  Bytes bound_bytes = 0;
   std::size_t num_rounds = 0;
   double planning_us = 0;
 
-  double ratio() const { return bound > 0 ? makespan / bound : 1; }
+  double ratio() const {
+    if (bound_bytes > 0) return static_cast<double>(makespan_bytes) / static_cast<double>(bound_bytes);
+    return bound > 0 ? makespan / bound : 1;
+  }
 };
 
 std::vector<OrderPolicy> chosen_policies(const std::string& name) {
@@ -53,13 +58,34 @@ std::vector<double> chosen_ports(const PlanOrderOptions& options, int num_gpus) 
   return ports;
 }
 
-/// Bytes through the busiest port; a whole number for rounds without sharing. Shared rounds are rounded up.
-double makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
+/// Bytes that pass the busiest port side in a round: the round's length when nobody is shared, a lower bound
+/// otherwise. Exact.
+Bytes busiest_side_bytes(const Round& round, int num_gpus) {
+  std::vector<Bytes> sent(static_cast<std::size_t>(num_gpus));
+  std::vector<Bytes> received(static_cast<std::size_t>(num_gpus));
+  Bytes busiest = 0;
+  for (const Transfer& transfer : round.transfers) {
+    busiest = std::max({busiest, sent[transfer.source.value] += transfer.bytes,
+                        received[transfer.destination.value] += transfer.bytes});
+  }
+  return busiest;
+}
+
+/// The order's length in bytes of a port. Exact for rounds without sharing; shared rounds, which need not end
+/// at a whole byte, are rounded up.
+Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
   const std::vector<double> unit_ports(static_cast<std::size_t>(num_gpus), 1.0);
-  double makespan = 0;
+  Bytes makespan = 0;
   for (const Round& round : order.rounds) {
+    const Bytes least = busiest_side_bytes(round, num_gpus);
     // A billionth less, so that rounding errors of the simulation do not add a byte.
-    makespan += std::ceil(fair_share_makespan_us(round.transfers, unit_ports) * (1 - 1e-9));
+    const double shared = std::ceil(fair_share_makespan_us(round.transfers, unit_ports) * (1 - 1e-9));
+    const double length = std::max(static_cast<double>(least), shared);
+    if (static_cast<double>(makespan) + length >= 0x1p63) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "the order's makespan exceeds 2^63 - 1 bytes, the largest that is printed");
+    }
+    makespan += std::max(least, static_cast<Bytes>(shared));
   }
   return makespan;
 }
@@ -74,8 +100,8 @@ OrderRow plan_row(OrderPolicy policy, const TrafficMatrix& traffic, const OrderO
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
   row.num_rounds = order.rounds.size();
   if (is_in_bytes) {
-    row.makespan = makespan_in_bytes(order, traffic.num_gpus());
-    row.bound = static_cast<double>(makespan_bound_bytes(traffic));
+    row.makespan_bytes = makespan_in_bytes(order, traffic.num_gpus());
+    row.bound_bytes = makespan_bound_bytes(traffic);
   } else {
     row.makespan = predicted_makespan_us(order, port_bandwidths(options, traffic.num_gpus()), 0);
     row.bound = makespan_bound_us(traffic, options);
@@ -91,8 +117,8 @@ std::string as_json(const std::vector<OrderRow>& rows, bool is_in_bytes, int num
                   {"rounds", row.num_rounds},
                   {"planning_us", row.planning_us}};
     if (is_in_bytes) {
-      entry["makespan"] = static_cast<std::int64_t>(row.makespan);
-      entry["bound"] = static_cast<std::int64_t>(row.bound);
+      entry["makespan"] = row.makespan_bytes;
+      entry["bound"] = row.bound_bytes;
     } else {
       entry["makespan"] = row.makespan;
       entry["bound"] = row.bound;
@@ -112,10 +138,14 @@ std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
                 is_in_bytes ? "makespan_bytes" : "makespan_us", is_in_bytes ? "bound_bytes" : "bound_us",
                 "ratio", "rounds", "planning_us");
   std::string text = line;
-  const int digits = is_in_bytes ? 0 : 3;
+  char microseconds[2][32];
   for (const OrderRow& row : rows) {
-    std::snprintf(line, sizeof line, "%-14s %18.*f %18.*f %8.4f %7zu %12.1f\n", row.policy.c_str(), digits,
-                  row.makespan, digits, row.bound, row.ratio(), row.num_rounds, row.planning_us);
+    std::snprintf(microseconds[0], sizeof microseconds[0], "%.3f", row.makespan);
+    std::snprintf(microseconds[1], sizeof microseconds[1], "%.3f", row.bound);
+    const std::string makespan = is_in_bytes ? std::to_string(row.makespan_bytes) : microseconds[0];
+    const std::string bound = is_in_bytes ? std::to_string(row.bound_bytes) : microseconds[1];
+    std::snprintf(line, sizeof line, "%-14s %18s %18s %8.4f %7zu %12.1f\n", row.policy.c_str(),
+                  makespan.c_str(), bound.c_str(), row.ratio(), row.num_rounds, row.planning_us);
     text += line;
   }
   return text;
