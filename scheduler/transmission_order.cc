@@ -1,5 +1,7 @@
 #include "scheduler/transmission_order.h"
 
+#include "scheduler/port_order.h"
+
 namespace aurora {
 
 TrafficMatrix carried_traffic(const TransmissionOrder& order, int num_gpus) {
@@ -10,6 +12,11 @@ TrafficMatrix carried_traffic(const TransmissionOrder& order, int num_gpus) {
     }
   }
   return carried;
+}
+
+int num_rounds(const TransmissionOrder& order) {
+  if (order.pacing == Pacing::kRounds) return static_cast<int>(order.rounds.size());
+  return order.rounds.empty() ? 0 : most_messages_of_a_side(order.rounds.front().transfers);
 }
 
 }  // namespace aurora

@@ -1,9 +1,19 @@
-// The order of one exchange: rounds of transfers. All transfers of a round may run at once; a round starts
-// when the round before it has ended. A port may serve several peers in one round. The bytes of a pair
-// (source, destination) that several rounds carry are consecutive ranges of the same message, in the order of
-// the rounds.
+// The order of one exchange, in one of two pacings.
+//
+// *Rounds*: all transfers of a round may run at once; a round starts when the round before it has ended. A
+// port may serve several peers in one round.
+//
+// *Ports*: no barriers. The transfers are listed in one global start order, and every GPU works through its
+// own part of the list: one send and one receive at a time, independent of each other. A transfer starts when
+// all earlier sends of its sender and all earlier receives of its receiver have ended. Because all sides
+// follow the same list, this cannot deadlock: of the transfers that have not ended, the first in the list
+// waits for nobody. port_order.h says what executing it asks of a transport.
+//
+// The bytes of a pair (source, destination) that several transfers carry are consecutive ranges of the same
+// message, in the order of the rounds or of the list.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "scheduler/traffic_matrix.h"
@@ -23,11 +33,20 @@ struct Round {
   bool operator==(const Round&) const = default;
 };
 
+enum class Pacing : std::uint8_t { kRounds, kPorts };
+
 struct TransmissionOrder {
+  /// With Pacing::kPorts one entry, the start order of all transfers, or none when there is nothing to send.
   std::vector<Round> rounds;
+  Pacing pacing = Pacing::kRounds;
+  bool operator==(const TransmissionOrder&) const = default;
 };
 
-/// What the rounds carry in sum; equals the planned matrix for every correct order.
+/// What the order carries in sum; equals the planned matrix for every correct order.
 TrafficMatrix carried_traffic(const TransmissionOrder& order, int num_gpus);
+
+/// How often a port has to start over: the number of rounds or, without barriers, the largest number of
+/// messages at one side (sending, receiving) of a port.
+int num_rounds(const TransmissionOrder& order);
 
 }  // namespace aurora
