@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -80,12 +81,13 @@ Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
     const Bytes least = busiest_side_bytes(round, num_gpus);
     // A billionth less, so that rounding errors of the simulation do not add a byte.
     const double shared = std::ceil(fair_share_makespan_us(round.transfers, unit_ports) * (1 - 1e-9));
-    const double length = std::max(static_cast<double>(least), shared);
-    if (static_cast<double>(makespan) + length >= 0x1p63) {
+    constexpr Bytes kLargest = std::numeric_limits<Bytes>::max();
+    const Bytes length = shared < 0x1p63 ? std::max(least, static_cast<Bytes>(shared)) : kLargest;
+    if (length > kLargest - makespan) {
       throw Error(ErrorKind::kInvalidArgument,
                   "the order's makespan exceeds 2^63 - 1 bytes, the largest that is printed");
     }
-    makespan += std::max(least, static_cast<Bytes>(shared));
+    makespan += length;
   }
   return makespan;
 }

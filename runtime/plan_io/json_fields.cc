@@ -22,7 +22,11 @@ nlohmann::json parse_json_text(std::string_view text, const std::string& origin)
   try {
     return nlohmann::json::parse(text, refuse_repeated_keys);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::kFormat, origin + ": not valid JSON: " + error.what());
+    // Without the library's own "[json.exception.parse_error.101]".
+    std::string cause = error.what();
+    const std::size_t name_end = cause.find("] ");
+    if (name_end != std::string::npos) cause.erase(0, name_end + 2);
+    throw Error(ErrorKind::kFormat, origin + ": not valid JSON: " + cause);
   }
 }
 

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
@@ -24,7 +23,7 @@ class JsonPlace {
 
   const nlohmann::json& value() const { return *value_; }
   [[noreturn]] void refuse(const std::string& text) const {
-    throw Error(ErrorKind::kFormat, place_ + ": " + text);
+    throw Error(ErrorKind::kFormat, place_ + (is_whole_file() ? "" : ": ") + text);
   }
 
   /// Refuses anything but an object whose keys are all among `known`.
@@ -41,7 +40,7 @@ class JsonPlace {
   JsonPlace at(const char* key) const {
     const auto found = value_->find(key);
     if (found == value_->end()) refuse("key \"" + std::string(key) + "\" is missing");
-    return {*found, place_ + (place_.ends_with(": ") ? "" : ".") + key};
+    return {*found, place_ + (is_whole_file() ? "" : ".") + key};
   }
   JsonPlace at(std::size_t index) const {
     return {(*value_)[index], place_ + "[" + std::to_string(index) + "]"};
@@ -52,13 +51,15 @@ class JsonPlace {
   }
 
   std::string text() const {
-    if (!value_->is_string()) refuse("must be a string");
+    if (!value_->is_string()) refuse("must be a string" + shown());
     return value_->get<std::string>();
   }
   std::int64_t integer(std::int64_t low, std::int64_t high) const {
     const bool is_small = value_->is_number_integer() &&
                           !(value_->is_number_unsigned() && value_->get<std::uint64_t>() > INT64_MAX);
-    if (!is_small) refuse("must be an integer from " + std::to_string(low) + " to " + std::to_string(high));
+    if (!is_small) {
+      refuse("must be an integer from " + std::to_string(low) + " to " + std::to_string(high) + shown());
+    }
     const auto number = value_->get<std::int64_t>();
     if (number < low || number > high) {
       refuse(std::to_string(number) + " is outside " + std::to_string(low) + ".." + std::to_string(high));
@@ -67,9 +68,9 @@ class JsonPlace {
   }
   /// A finite number of at least 0 and at most 1e18.
   double quantity() const {
-    if (!value_->is_number()) refuse("must be a number");
-    const auto number = value_->get<double>();
-    if (!(std::isfinite(number) && number >= 0 && number <= 1e18)) refuse("must be between 0 and 1e18");
+    const bool is_number = value_->is_number();
+    const double number = is_number ? value_->get<double>() : -1;
+    if (!(number >= 0 && number <= 1e18)) refuse("must be a number from 0 to 1e18" + shown());
     return number;
   }
   double quantity_or(const char* key, double otherwise) const {
@@ -77,6 +78,14 @@ class JsonPlace {
   }
 
  private:
+  bool is_whole_file() const { return place_.ends_with(": "); }
+  /// ", not VALUE" of what fits into a message.
+  std::string shown() const {
+    if (value_->is_structured()) return value_->is_array() ? ", not a list" : ", not an object";
+    const std::string text = value_->dump();
+    return ", not " + (text.size() <= 40 ? text : text.substr(0, 37) + "...");
+  }
+
   const nlohmann::json* value_;
   std::string place_;
 };

@@ -8,6 +8,11 @@
 namespace aurora {
 
 std::string read_whole_file(const std::filesystem::path& file, std::uintmax_t largest) {
+  if (file.empty()) throw Error(ErrorKind::kNotFound, "the name of a file to read is empty");
+  std::error_code unknown_kind;
+  if (std::filesystem::is_directory(file, unknown_kind)) {
+    throw Error(ErrorKind::kIo, file.string() + ": is a folder, not a file");
+  }
   std::ifstream input(file, std::ios::binary);
   if (!input) throw Error(ErrorKind::kNotFound, file.string() + ": cannot be opened");
   std::error_code unknown_size;
