@@ -114,6 +114,107 @@ std::vector<int> sorted_assignment(const LayerProblem& problem, std::size_t mode
   return assign_in_turns(experts_by_load(problem.demands[model]), by_speed, std::move(quotas));
 }
 
+namespace {
+
+/// What keeps the GPUs busy while experts are listed onto them.
+class ListedLoads {
+ public:
+  explicit ListedLoads(const LayerProblem& problem)
+      : problem_(problem), base_us_(static_cast<std::size_t>(problem.num_gpus())) {
+    for (std::size_t model = 0; model < problem.num_models(); ++model) {
+      const ModelTraffic& costs = *problem.models[model];
+      const LayerDemand& demand = problem.demands[model];
+      send_.emplace_back();
+      receive_.emplace_back(base_us_.size());
+      num_on_.emplace_back(base_us_.size());
+      for (std::size_t gpu = 0; gpu < base_us_.size(); ++gpu) {
+        send_[model].push_back(demand.tokens[gpu] * costs.top_k);
+        base_us_[gpu] += demand.tokens[gpu] * (costs.attention_us + costs.gate_us + costs.aggregate_us) /
+                         problem.cluster->gpus[gpu].compute;
+      }
+    }
+  }
+
+  bool has_room(std::size_t model, int gpu) const { return num_on_[model][gpu] < problem_.slots[model][gpu]; }
+
+  /// When the GPU would be done with all it has and one more expert.
+  double done_us(std::size_t model, int expert, int gpu) const {
+    double busy = base_us_[gpu] + expert_us(model, expert) / problem_.cluster->gpus[gpu].compute;
+    for (std::size_t other = 0; other < problem_.num_models(); ++other) {
+      const ModelTraffic& costs = *problem_.models[other];
+      const LayerDemand& demand = problem_.demands[other];
+      const double local = other == model ? demand.pairs(gpu, expert) : 0;
+      const double total = other == model ? demand.expert_pairs[expert] : 0;
+      busy += std::max(send_[other][gpu] - local, receive_[other][gpu] + total - local) *
+              (costs.dispatch_bytes_per_token + costs.combine_bytes_per_token) /
+              (problem_.cluster->gpus[gpu].port_gbps * kBytesPerUsOfGbps);
+    }
+    return busy;
+  }
+
+  void add(std::size_t model, int expert, int gpu) {
+    const LayerDemand& demand = problem_.demands[model];
+    base_us_[gpu] += expert_us(model, expert) / problem_.cluster->gpus[gpu].compute;
+    send_[model][gpu] -= demand.pairs(gpu, expert);
+    receive_[model][gpu] += demand.expert_pairs[expert] - demand.pairs(gpu, expert);
+    ++num_on_[model][gpu];
+  }
+
+  double expert_us(std::size_t model, int expert) const {
+    const double pairs = problem_.demands[model].expert_pairs[expert];
+    const ModelTraffic& costs = *problem_.models[model];
+    return pairs > 0 ? pairs * costs.expert_us_per_token + costs.expert_us_per_hit : 0;
+  }
+
+ private:
+  const LayerProblem& problem_;
+  std::vector<double> base_us_;               // [gpu] compute
+  std::vector<std::vector<double>> send_;     // [model][gpu] rows
+  std::vector<std::vector<double>> receive_;  // [model][gpu] rows
+  std::vector<std::vector<int>> num_on_;      // [model][gpu]
+};
+
+}  // namespace
+
+Assignment listed_assignment(const LayerProblem& problem) {
+  struct Listed {
+    std::size_t model;
+    int expert;
+    double work_us;
+  };
+  ListedLoads loads(problem);
+  std::vector<Listed> list;
+  Assignment assignment;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    const ModelTraffic& costs = *problem.models[model];
+    const double bytes_per_pair = costs.dispatch_bytes_per_token + costs.combine_bytes_per_token;
+    const double us_per_pair = bytes_per_pair / (problem.cluster->gpus[0].port_gbps * kBytesPerUsOfGbps);
+    assignment.emplace_back(problem.demands[model].expert_pairs.size());
+    for (int expert = 0; expert < problem.demands[model].num_experts; ++expert) {
+      const double wire_us = problem.demands[model].expert_pairs[expert] * us_per_pair;
+      list.push_back({model, expert, loads.expert_us(model, expert) + wire_us});
+    }
+  }
+  std::stable_sort(list.begin(), list.end(),
+                   [](const Listed& a, const Listed& b) { return a.work_us > b.work_us; });
+  for (const Listed& next : list) {
+    int best = -1;
+    double best_us = 0;
+    for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
+      if (!loads.has_room(next.model, gpu)) continue;
+      const double done_us = loads.done_us(next.model, next.expert, gpu);
+      if (best < 0 || done_us < best_us) {
+        best = gpu;
+        best_us = done_us;
+      }
+    }
+    if (best < 0) throw std::logic_error("placement: there are fewer slots than experts");
+    loads.add(next.model, next.expert, best);
+    assignment[next.model][next.expert] = best;
+  }
+  return assignment;
+}
+
 Assignment lina_assignment(const LayerProblem& problem) {
   const auto num_models = problem.num_models();
   const auto num_gpus = static_cast<std::size_t>(problem.num_gpus());

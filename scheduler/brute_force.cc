@@ -1,11 +1,51 @@
 #include "scheduler/brute_force.h"
 
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "scheduler/placement_problem.h"
-#include "scheduler/placement_search.h"
+#include "scheduler/placement_state.h"
 
 namespace aurora {
+
+Assignment best_assignment_by_force(const LayerProblem& problem) {
+  // Every expert starts on GPU 0; leaves of the search tree within the slots are evaluated.
+  Assignment start;
+  std::vector<ExpertRef> experts;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    start.emplace_back(problem.demands[model].expert_pairs.size(), 0);
+    for (int expert = 0; expert < problem.demands[model].num_experts; ++expert)
+      experts.push_back({model, expert});
+  }
+  PlacementState state(problem, start, std::numeric_limits<std::size_t>::max());
+  double best_time = std::numeric_limits<double>::infinity();
+  Assignment best;
+  const auto fits = [&] {
+    for (std::size_t model = 0; model < problem.num_models(); ++model) {
+      for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
+        if (state.num_on(model, gpu) > problem.slots[model][gpu]) return false;
+      }
+    }
+    return true;
+  };
+  const std::function<void(std::size_t)> place_from = [&](std::size_t next) {
+    if (next == experts.size()) {
+      const double time = state.layer_time_us();
+      if (time >= best_time || !fits()) return;
+      best_time = time;
+      best = state.assignment();
+      return;
+    }
+    for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
+      state.move(experts[next], gpu);
+      place_from(next + 1);
+    }
+    state.move(experts[next], 0);
+  };
+  place_from(0);
+  return best;
+}
 
 std::optional<DeploymentPlan> brute_force_deployment(std::span<const ModelTraffic> traffic,
                                                      const ClusterSpec& cluster,

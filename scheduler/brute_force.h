@@ -6,9 +6,13 @@
 #include <span>
 
 #include "scheduler/cluster.h"
+#include "scheduler/placement_problem.h"
 #include "scheduler/plan.h"
 
 namespace aurora {
+
+/// The optimum over all assignments of one layer within the slots. GPUs to the power of experts steps.
+Assignment best_assignment_by_force(const LayerProblem& problem);
 
 /// Placements without replicas that minimise the layer time, layer by layer, within the memory. Nothing when
 /// a layer has more than `max_placements` (GPUs to the power of experts). Throws std::invalid_argument as

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -128,8 +127,38 @@ ModelTraffic uniform_traffic(const UniformTrafficArgs& args) {
   return traffic;
 }
 
+namespace {
+
+/// The samples as the cluster's GPUs have them. Those of another number of sources are dealt out in turns.
+SampledTokens sampled_tokens(const LayerTraffic& traffic, const ModelTraffic& model, std::size_t num_gpus) {
+  SampledTokens tokens;
+  tokens.top_k = model.top_k;
+  const bool is_dealt = traffic.samples.size() != num_gpus;
+  std::size_t num_tokens = 0;
+  for (const auto& of_source : traffic.samples) num_tokens += of_source.size();
+  tokens.experts.reserve(num_tokens * static_cast<std::size_t>(model.top_k));
+  tokens.first_of_source.push_back(0);
+  for (std::size_t gpu = 0; gpu < num_gpus && !traffic.samples.empty(); ++gpu) {
+    const std::size_t first = is_dealt ? 0 : gpu;
+    const std::size_t last = is_dealt ? traffic.samples.size() : gpu + 1;
+    std::size_t dealt = 0;
+    for (std::size_t source = first; source < last; ++source) {
+      for (const std::vector<ExpertId>& experts : traffic.samples[source]) {
+        if (is_dealt && dealt++ % num_gpus != gpu) continue;
+        for (const ExpertId expert : experts) tokens.experts.push_back(expert.value);
+      }
+    }
+    tokens.first_of_source.push_back(tokens.experts.size() / static_cast<std::size_t>(model.top_k));
+  }
+  return tokens;
+}
+
+}  // namespace
+
 LayerDemand::LayerDemand(const LayerTraffic& traffic, const ModelTraffic& model, int gpus)
-    : num_gpus(gpus), num_experts(model.num_experts) {
+    : num_gpus(gpus),
+      num_experts(model.num_experts),
+      samples(sampled_tokens(traffic, model, static_cast<std::size_t>(gpus))) {
   const auto n = static_cast<std::size_t>(num_gpus);
   const auto num_sources = traffic.dispatch.size();
   pairs_by_expert.assign(static_cast<std::size_t>(num_experts) * n, 0);
@@ -149,42 +178,42 @@ LayerDemand::LayerDemand(const LayerTraffic& traffic, const ModelTraffic& model,
       tokens[gpu] += here / model.top_k;
     }
   }
-  std::map<std::pair<int, std::vector<ExpertId>>, double> distinct;
-  for (std::size_t source = 0, dealt = 0; source < traffic.samples.size(); ++source) {
-    for (std::vector<ExpertId> experts : traffic.samples[source]) {
-      std::sort(experts.begin(), experts.end());
-      const std::size_t gpu = num_sources == n ? source : dealt++ % n;
-      distinct[{static_cast<int>(gpu), std::move(experts)}] += 1;
-    }
-  }
-  samples_of_expert.resize(expert_pairs.size());
-  for (const auto& [sample, weight] : distinct) {
-    for (const ExpertId expert : sample.second) {
-      samples_of_expert[expert.value].push_back(static_cast<int>(samples.size()));
-    }
-    samples.push_back({sample.first, sample.second, weight});
-  }
 }
 
 namespace {
 
-/// Sampled pairs and rows between GPUs. A pair of a replicated expert goes to each replica with its share; a
-/// row goes to a GPU with the probability that at least one of the token's pairs does.
-void add_sample(const LayerDemand::Sample& sample, const LayerPlacement& placement, std::size_t num_gpus,
-                std::vector<double>& sampled_pairs, std::vector<double>& sampled_rows) {
-  const std::size_t first = static_cast<std::size_t>(sample.source) * num_gpus;
-  std::vector<std::pair<int, double>> misses;  // GPU and probability that no pair goes there
-  for (const ExpertId expert : sample.experts) {
-    for (const ExpertReplica& replica : placement.experts[expert.value]) {
-      sampled_pairs[first + static_cast<std::size_t>(replica.gpu.value)] += sample.weight * replica.share;
-      auto miss = std::find_if(misses.begin(), misses.end(),
-                               [&](const auto& entry) { return entry.first == replica.gpu.value; });
-      if (miss == misses.end()) miss = misses.insert(miss, {replica.gpu.value, 1.0});
-      miss->second *= 1 - replica.share;
+/// Sampled pairs and rows between GPUs, row-major [source][destination].
+struct SampledRows {
+  std::vector<double> pairs;
+  std::vector<double> rows;
+};
+
+/// A pair of a replicated expert goes to each replica with its share; a row goes to a GPU with the
+/// probability that at least one of the token's pairs does.
+SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& placement) {
+  const auto n = static_cast<std::size_t>(demand.num_gpus);
+  SampledRows sampled{std::vector<double>(n * n), std::vector<double>(n * n)};
+  std::vector<double> miss(n, 1.0);  // probability that none of the token's pairs goes to the GPU
+  std::vector<std::size_t> touched;
+  for (std::size_t source = 0; source + 1 < demand.samples.first_of_source.size(); ++source) {
+    for (std::size_t token = demand.samples.first_of_source[source];
+         token < demand.samples.first_of_source[source + 1]; ++token) {
+      for (const std::int32_t expert : demand.samples.experts_of(token)) {
+        for (const ExpertReplica& replica : placement.experts[expert]) {
+          const auto gpu = static_cast<std::size_t>(replica.gpu.value);
+          sampled.pairs[source * n + gpu] += replica.share;
+          miss[gpu] *= 1 - replica.share;
+          touched.push_back(gpu);
+        }
+      }
+      for (const std::size_t gpu : touched) {
+        sampled.rows[source * n + gpu] += 1 - miss[gpu];
+        miss[gpu] = 1;  // a GPU that was touched twice adds nothing the second time
+      }
+      touched.clear();
     }
   }
-  for (const auto& [gpu, probability] : misses)
-    sampled_rows[first + static_cast<std::size_t>(gpu)] += sample.weight * (1 - probability);
+  return sampled;
 }
 
 }  // namespace
@@ -200,13 +229,10 @@ std::vector<double> exchange_rows(const LayerDemand& demand, const LayerPlacemen
       }
     }
   }
-  std::vector<double> sampled_pairs(n * n);
-  std::vector<double> sampled_rows(n * n);
-  for (const LayerDemand::Sample& sample : demand.samples) {
-    add_sample(sample, placement, n, sampled_pairs, sampled_rows);
-  }
+  if (demand.samples.is_empty()) return rows;
+  const SampledRows sampled = count_samples(demand, placement);
   for (std::size_t index = 0; index < rows.size(); ++index) {
-    if (sampled_pairs[index] > 0) rows[index] *= sampled_rows[index] / sampled_pairs[index];
+    if (sampled.pairs[index] > 0) rows[index] *= sampled.rows[index] / sampled.pairs[index];
   }
   return rows;
 }

@@ -7,6 +7,9 @@
 // which is exact where no GPU hosts two experts, and without samples counts every pair as a row.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "scheduler/plan.h"
@@ -31,6 +34,20 @@ struct UniformTrafficArgs {
 /// tokens. Has no samples and no times; the bytes are 1 per token, to be set by the caller who knows them.
 ModelTraffic uniform_traffic(const UniformTrafficArgs& args);
 
+/// Expert sets of single tokens, side by side in memory. The tokens of source s are [first_of_source[s],
+/// first_of_source[s + 1]); each has `top_k` experts.
+struct SampledTokens {
+  int top_k = 0;
+  std::vector<std::int32_t> experts;  // [token][top_k]
+  std::vector<std::size_t> first_of_source;
+
+  bool is_empty() const { return experts.empty(); }
+  std::span<const std::int32_t> experts_of(std::size_t token) const {
+    const auto size = static_cast<std::size_t>(top_k);
+    return {experts.data() + token * size, size};
+  }
+};
+
 /// The traffic of one layer as seen by a cluster of `num_gpus` GPUs: source i is GPU i. When the traffic was
 /// recorded on another number of sources, which GPU they would be is unknown, and all tokens are spread
 /// evenly over the GPUs.
@@ -47,13 +64,7 @@ struct LayerDemand {
   std::vector<double> pairs_by_expert;  // [expert][source]
   std::vector<double> tokens;           // [source]
   std::vector<double> expert_pairs;     // [expert] summed over sources
-  struct Sample {
-    int source;
-    std::vector<ExpertId> experts;  // ascending
-    double weight = 1;              // how many sampled tokens of the source have this set
-  };
-  std::vector<Sample> samples;
-  std::vector<std::vector<int>> samples_of_expert;  // [expert] indices into `samples`
+  SampledTokens samples;
 };
 
 /// Rows between GPUs, row-major [source][destination], the diagonal (local rows, free) included.

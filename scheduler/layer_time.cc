@@ -33,13 +33,6 @@ class Wire {
   double busiest_ = 0;
 };
 
-double dispatch_us(const LayerLoad& load) {
-  return std::max(maximum(load.dispatch_send_us), maximum(load.dispatch_receive_us));
-}
-double combine_us(const LayerLoad& load) {
-  return std::max(maximum(load.combine_send_us), maximum(load.combine_receive_us));
-}
-
 }  // namespace
 
 LayerLoad layer_load(const LayerDemand& demand, const LayerPlacement& placement, const ModelTraffic& model,
@@ -92,29 +85,44 @@ double exclusive_layer_time_us(const LayerLoad& load) {
   return before + after + maximum(load.aggregate_us);
 }
 
+double colocated_layer_time_us(std::span<const PhaseMaxima> models) {
+  if (models.empty()) return 0;
+  // The first model's gate ran at the end of the layer before; the others' run now, one after the other.
+  double all_gates = 0;
+  double all_aggregations = 0;
+  for (const PhaseMaxima& model : models) all_aggregations += model.aggregate_us;
+  for (const PhaseMaxima& model : models.subspan(1)) all_gates += model.gate_us;
+  double gates_end = 0;
+  double experts_end = all_gates;
+  double aggregations_end = 0;  // as far as they wait for combines; they also wait for all experts
+  for (std::size_t index = 0; index < models.size(); ++index) {
+    const PhaseMaxima& model = models[index];
+    if (index > 0) gates_end += model.gate_us;
+    const double dispatch_end = std::max(model.dispatch_wire_us, gates_end + model.dispatch_us);
+    experts_end = std::max(experts_end, dispatch_end) + model.expert_us;
+    const double combine_end = std::max(model.combine_wire_us, experts_end + model.combine_us);
+    aggregations_end = std::max(aggregations_end, combine_end) + model.aggregate_us;
+  }
+  return std::max(experts_end + all_aggregations, aggregations_end) + models.front().gate_us;
+}
+
 double colocated_layer_time_us(std::span<const LayerLoad> loads) {
   if (loads.empty()) return 0;
-  const std::size_t num_models = loads.size();
   Wire wire(loads.front().gate_us.size());
-  // The first model's gate ran at the end of the layer before; the others' run now, one after the other.
-  std::vector<double> dispatch_end(num_models);
-  double gates_end = 0;
-  for (std::size_t model = 0; model < num_models; ++model) {
-    if (model > 0) gates_end += maximum(loads[model].gate_us);
-    const double together = wire.add(loads[model].dispatch_send_us, loads[model].dispatch_receive_us);
-    dispatch_end[model] = std::max(together, gates_end + dispatch_us(loads[model]));
+  std::vector<PhaseMaxima> maxima;
+  for (const LayerLoad& load : loads) {
+    PhaseMaxima& model = maxima.emplace_back();
+    model.gate_us = maximum(load.gate_us);
+    model.expert_us = maximum(load.expert_us);
+    model.aggregate_us = maximum(load.aggregate_us);
+    model.dispatch_us = std::max(maximum(load.dispatch_send_us), maximum(load.dispatch_receive_us));
+    model.combine_us = std::max(maximum(load.combine_send_us), maximum(load.combine_receive_us));
+    model.dispatch_wire_us = wire.add(load.dispatch_send_us, load.dispatch_receive_us);
   }
-  double compute_end = gates_end;
-  std::vector<double> combine_end(num_models);
-  for (std::size_t model = 0; model < num_models; ++model) {
-    compute_end = std::max(compute_end, dispatch_end[model]) + maximum(loads[model].expert_us);
-    const double together = wire.add(loads[model].combine_send_us, loads[model].combine_receive_us);
-    combine_end[model] = std::max(together, compute_end + combine_us(loads[model]));
+  for (std::size_t model = 0; model < loads.size(); ++model) {
+    maxima[model].combine_wire_us = wire.add(loads[model].combine_send_us, loads[model].combine_receive_us);
   }
-  for (std::size_t model = 0; model < num_models; ++model) {
-    compute_end = std::max(compute_end, combine_end[model]) + maximum(loads[model].aggregate_us);
-  }
-  return compute_end + maximum(loads.front().gate_us);
+  return colocated_layer_time_us(maxima);
 }
 
 double layer_time_us(std::span<const LayerLoad> loads) {

@@ -39,6 +39,21 @@ struct LayerLoad {
 LayerLoad layer_load(const LayerDemand& demand, const LayerPlacement& placement, const ModelTraffic& model,
                      const ClusterSpec& cluster);
 
+/// Maxima over GPUs of one model's phases: all that decides the time of a colocated layer.
+struct PhaseMaxima {
+  double gate_us = 0;
+  double expert_us = 0;
+  double aggregate_us = 0;
+  double dispatch_us = 0;  // by itself on the wire
+  double combine_us = 0;
+  double dispatch_wire_us = 0;  // together with all that is on the wire before it: N^a, N^b, C^a, C^b
+  double combine_wire_us = 0;
+};
+
+/// The recurrence above; one element per model in the order in which they take turns. Monotone in every
+/// maximum, which is what bounds over partial placements rest on.
+double colocated_layer_time_us(std::span<const PhaseMaxima> models);
+
 double exclusive_layer_time_us(const LayerLoad& load);
 
 /// One load per model, in the order in which the models take turns. One model alone takes its phases in

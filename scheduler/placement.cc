@@ -6,7 +6,9 @@
 #include <string>
 
 #include "scheduler/baseline_placements.h"
+#include "scheduler/branch_and_bound.h"
 #include "scheduler/colocation.h"
+#include "scheduler/one_expert_per_gpu.h"
 #include "scheduler/placement_search.h"
 #include "scheduler/random.h"
 #include "scheduler/replication.h"
@@ -73,13 +75,6 @@ Placements place_eplb(const LayerProblem& problem, const PlacementOptions& optio
   return placements;
 }
 
-bool has_one_expert_per_gpu(const LayerProblem& problem) {
-  const auto num_usable = std::count_if(problem.slots.front().begin(), problem.slots.front().end(),
-                                        [](int slots) { return slots > 0; });
-  return problem.num_models() == 1 && problem.cluster->link_gbps == 0 &&
-         problem.demands.front().num_experts <= num_usable;
-}
-
 /// Starts that are worth searching from: every model by itself as the simple policies do it, and the paper's
 /// answer.
 std::vector<Assignment> search_starts(const LayerProblem& problem, const PlacementOptions& options) {
@@ -88,7 +83,9 @@ std::vector<Assignment> search_starts(const LayerProblem& problem, const Placeme
     starts[0].push_back(contiguous_assignment(problem.demands[model].num_experts, problem.slots[model]));
     starts[1].push_back(sorted_assignment(problem, model));
   }
-  if (has_one_expert_per_gpu(problem)) starts.push_back({best_single_assignment(problem)});
+  starts.push_back(listed_assignment(problem));
+  if (problem.num_models() == 1 && can_place_one_per_gpu(problem))
+    starts.push_back({best_single_assignment(problem)});
   if (problem.num_models() == 1) return starts;
   try {
     starts.push_back(paper_colocation(problem));

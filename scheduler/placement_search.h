@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "scheduler/placement_problem.h"
 
@@ -16,20 +15,10 @@ namespace aurora {
 struct SearchEffort {
   std::int64_t max_evaluations = 20000;
   std::uint64_t seed = 1;
+  double least_time_us = 0;  // a lower bound (layer_time_bound.h): the search ends when it is reached
 };
-
-/// Layer time plus the smooth term: a small part of the root mean square over GPUs of what keeps them busy.
-double search_score(std::span<const LayerLoad> loads, double layer_time);
 
 /// The best assignment found, never worse than `start`. Keeps to the slots of `problem`.
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort);
-
-/// The optimum over all assignments within the slots, by trying them all.
-Assignment best_assignment_by_force(const LayerProblem& problem);
-
-/// The optimum of one model alone with at most one expert on a GPU: the terms of a GPU depend on its expert
-/// only, so the layer time is a sum of two bottlenecks (bottleneck_matching.h). Needs no more experts than
-/// GPUs with slots.
-std::vector<int> best_single_assignment(const LayerProblem& problem);
 
 }  // namespace aurora

@@ -1,6 +1,7 @@
 #include "scheduler/replication.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <optional>
 
@@ -8,6 +9,20 @@
 
 namespace aurora {
 namespace {
+
+double search_score(const std::vector<LayerLoad>& loads, double layer_time) {
+  const std::size_t num_gpus = loads.front().gate_us.size();
+  double squares = 0;
+  for (std::size_t gpu = 0; gpu < num_gpus; ++gpu) {
+    double busy = 0;
+    for (const LayerLoad& load : loads) {
+      busy += load.expert_us[gpu] + std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]) +
+              std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]);
+    }
+    squares += busy * busy;
+  }
+  return layer_time + 0.02 * std::sqrt(squares / static_cast<double>(num_gpus));
+}
 
 using Replicas = std::vector<ExpertReplica>;
 

@@ -13,6 +13,7 @@
 #include "scheduler/bottleneck_matching.h"
 #include "scheduler/colocation.h"
 #include "scheduler/expert_slots.h"
+#include "scheduler/one_expert_per_gpu.h"
 #include "scheduler/placement_problem.h"
 #include "scheduler/placement_search.h"
 #include "tests/scheduler/random_models.h"
