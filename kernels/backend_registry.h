@@ -20,6 +20,8 @@ struct BackendOptions {
   /// Threads of each rank's BLAS library, at least 1 (CPU only). The BLAS library has one setting per
   /// process, so ranks that share a process share it.
   int num_threads = 1;
+  /// Which GPU this process drives, among those that it sees (CUDA only).
+  int device = 0;
 };
 
 /// The names that `create_backend` accepts in this build, e.g. {"cpu"}.

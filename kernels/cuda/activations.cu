@@ -1,0 +1,106 @@
+// The elementwise operations: clamp, silu_multiply, add, sigmoid_gated_add.
+#include "kernels/cuda/activations.cuh"
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device_math.cuh"
+
+namespace aurora::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ std::int64_t global_thread() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+template <class T>
+__global__ void clamp_kernel(T* values, std::int64_t count, float limit) {
+  const std::int64_t i = global_thread();
+  if (i >= count) return;
+  const float x = to_float(values[i]);
+  // fmin and fmax would replace a NaN by the limit.
+  values[i] = from_float<T>(x > limit ? limit : (x < -limit ? -limit : x));
+}
+
+template <class In, class Out>
+__global__ void silu_multiply_kernel(const In* gate, const In* up, Out* output, std::int64_t count) {
+  const std::int64_t i = global_thread();
+  if (i < count) output[i] = from_float<Out>(silu(to_float(gate[i])) * to_float(up[i]));
+}
+
+template <class In, class Out>
+__global__ void add_kernel(const In* input, Out* output, std::int64_t count) {
+  const std::int64_t i = global_thread();
+  if (i < count) output[i] = from_float<Out>(to_float(output[i]) + to_float(input[i]));
+}
+
+template <class In, class Gate, class Out>
+__global__ void sigmoid_gated_add_kernel(const In* input, const Gate* gate_logits, Out* output,
+                                         std::int64_t count, std::int64_t width) {
+  const std::int64_t i = global_thread();
+  if (i >= count) return;
+  const float gate = sigmoid(to_float(gate_logits[i / width]));
+  output[i] = from_float<Out>(to_float(output[i]) + gate * to_float(input[i]));
+}
+
+}  // namespace
+
+void silu_multiply(CudaStream& stream, const Tensor& gate, const Tensor& up, const Tensor& output) {
+  const std::int64_t count = output.num_elements();
+  if (count == 0) return;
+  check(gate.dtype() == up.dtype(), "silu_multiply: gate and up differ in dtype");
+  with_element(gate.dtype(), "silu_multiply", [&]<class In>(In*) {
+    with_element(output.dtype(), "silu_multiply", [&]<class Out>(Out*) {
+      silu_multiply_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream.handle()>>>(
+          data_of<const In>(gate), data_of<const In>(up), data_of<Out>(output), count);
+    });
+  });
+  check_launch("silu_multiply");
+}
+
+void CudaOps::clamp(Stream& stream, const ClampArgs& args) const {
+  check_args(args);
+  const std::int64_t count = args.values.num_elements();
+  if (count == 0) return;
+  with_element(args.values.dtype(), "clamp", [&]<class T>(T*) {
+    clamp_kernel<<<blocks_for(count, kThreads), kThreads, 0, cuda_stream(stream).handle()>>>(
+        data_of<T>(args.values), count, args.limit);
+  });
+  check_launch("clamp");
+}
+
+void CudaOps::silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const {
+  check_args(args);
+  cuda::silu_multiply(cuda_stream(stream), args.gate, args.up, args.output);
+}
+
+void CudaOps::add(Stream& stream, const AddArgs& args) const {
+  check_args(args);
+  const std::int64_t count = args.output.num_elements();
+  if (count == 0) return;
+  with_element(args.input.dtype(), "add", [&]<class In>(In*) {
+    with_element(args.output.dtype(), "add", [&]<class Out>(Out*) {
+      add_kernel<<<blocks_for(count, kThreads), kThreads, 0, cuda_stream(stream).handle()>>>(
+          data_of<const In>(args.input), data_of<Out>(args.output), count);
+    });
+  });
+  check_launch("add");
+}
+
+void CudaOps::sigmoid_gated_add(Stream& stream, const SigmoidGatedAddArgs& args) const {
+  check_args(args);
+  const std::int64_t count = args.output.num_elements();
+  if (count == 0) return;
+  with_element(args.input.dtype(), "sigmoid_gated_add", [&]<class In>(In*) {
+    with_element(args.gate_logits.dtype(), "sigmoid_gated_add", [&]<class Gate>(Gate*) {
+      with_element(args.output.dtype(), "sigmoid_gated_add", [&]<class Out>(Out*) {
+        sigmoid_gated_add_kernel<<<blocks_for(count, kThreads), kThreads, 0, cuda_stream(stream).handle()>>>(
+            data_of<const In>(args.input), data_of<const Gate>(args.gate_logits), data_of<Out>(args.output),
+            count, args.output.dim(1));
+      });
+    });
+  });
+  check_launch("sigmoid_gated_add");
+}
+
+}  // namespace aurora::cuda

@@ -1,0 +1,22 @@
+// Copies rows by index: what embed, gather_rows, pack_rows and expert_ffn have in common. One block a row.
+#pragma once
+
+#include "kernels/cuda/device_math.cuh"
+
+namespace aurora::cuda {
+
+struct RowCopy {
+  Tensor input;                           // [num_input_rows, at least width]
+  const std::int32_t* indices = nullptr;  // [num_rows], device
+  std::int64_t num_rows = 0;
+  std::int64_t width = 0;  // columns to copy
+  DType output_dtype = DType::kFloat32;
+  std::byte* output = nullptr;  // [num_rows, output_row_bytes]
+  std::int64_t output_row_bytes = 0;
+  FaultSite site = FaultSite::kNone;  // reported for a bad index
+};
+
+/// Float32 and bfloat16 are converted into each other, other dtypes copied.
+void copy_rows(CudaStream& stream, const RowCopy& args);
+
+}  // namespace aurora::cuda

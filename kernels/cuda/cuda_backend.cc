@@ -1,0 +1,87 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <string>
+
+#include "kernels/cuda/check_cuda.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_stream.h"
+
+namespace aurora {
+namespace {
+
+using cuda::check_cuda;
+
+void release_device(void*, std::byte* data, std::size_t) noexcept { cudaFree(data); }
+void release_host(void*, std::byte* data, std::size_t) noexcept { cudaFreeHost(data); }
+
+void select_device(int device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    throw Error(ErrorKind::kDevice, std::string("backend cuda: no GPU can be used: ") +
+                                        cudaGetErrorString(status) + "; use --backend cpu, or auto");
+  }
+  if (device < 0 || device >= count) {
+    throw Error(ErrorKind::kDevice, "backend cuda: device " + std::to_string(device) +
+                                        " was asked for, this process sees " + std::to_string(count) +
+                                        " GPUs (CUDA_VISIBLE_DEVICES restricts them)");
+  }
+  check_cuda(cudaSetDevice(device), "cudaSetDevice");
+}
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const BackendOptions& options) : ops_(options.deterministic) {
+    select_device(options.device);
+  }
+
+  std::string_view name() const override { return "cuda"; }
+
+  Buffer allocate(std::size_t size_bytes, MemorySpace space) override {
+    if (size_bytes == 0) return {};
+    const bool is_device = space == MemorySpace::kDevice;
+    void* data = nullptr;
+    const cudaError_t status = is_device ? cudaMalloc(&data, size_bytes)
+                                         : cudaHostAlloc(&data, size_bytes, cudaHostAllocDefault);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // an allocation that failed leaves the device in order
+      throw Error(ErrorKind::kOutOfMemory, out_of_memory_text(size_bytes, is_device));
+    }
+    check_cuda(status, "allocation of " + std::to_string(size_bytes) + " bytes");
+    return Buffer(static_cast<std::byte*>(data), size_bytes, is_device ? release_device : release_host,
+                  nullptr);
+  }
+
+  std::unique_ptr<Stream> create_stream() override { return std::make_unique<cuda::CudaStream>(); }
+  std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
+
+  void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
+    if (size_bytes == 0) return;
+    check(destination != nullptr && source != nullptr, "copy: a place of the copy is null");
+    check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault,
+                               cuda::cuda_stream(stream).handle()),
+               "cudaMemcpyAsync");
+  }
+
+  const Ops& ops() const override { return ops_; }
+
+ private:
+  static std::string out_of_memory_text(std::size_t size_bytes, bool is_device) {
+    if (!is_device) return "the host has no " + std::to_string(size_bytes) + " bytes of pinned memory left";
+    std::size_t free_bytes = 0;
+    std::size_t total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return "the GPU has no " + std::to_string(size_bytes) + " bytes left (" + std::to_string(free_bytes) +
+           " of " + std::to_string(total_bytes) + " are free)";
+  }
+
+  const cuda::CudaOps ops_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> create_cuda_backend(const BackendOptions& options) {
+  return std::make_unique<CudaBackend>(options);
+}
+
+}  // namespace aurora

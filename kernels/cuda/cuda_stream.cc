@@ -1,0 +1,131 @@
+#include "kernels/cuda/cuda_stream.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <thread>
+
+#include "kernels/cuda/check_cuda.h"
+
+namespace aurora::cuda {
+namespace {
+
+/// Smallest staging block: most arrays of a decode step fit.
+constexpr std::size_t kSmallestBlock = 64 * 1024;
+
+/// True when done; false when not yet; throws for errors of the work.
+bool is_done(cudaError_t status, const char* what) {
+  if (status == cudaErrorNotReady) return false;
+  check_cuda(status, what);
+  return true;
+}
+
+template <class Poll>
+void wait_until(const Poll& poll, Deadline deadline, const char* what) {
+  for (int polls = 0; !poll(); ++polls) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      throw Error(ErrorKind::kTimeout, std::string(what) + " is not done at its deadline");
+    }
+    // The first microseconds are worth spinning for, later ones are not.
+    if (polls > 1000) std::this_thread::yield();
+  }
+}
+
+}  // namespace
+
+CudaEvent::CudaEvent() {
+  check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+}
+
+CudaEvent::~CudaEvent() { cudaEventDestroy(event_); }
+
+bool CudaEvent::is_complete() {
+  if (fault_ == nullptr) return true;
+  if (!is_done(cudaEventQuery(event_), "work before an event")) return false;
+  fault_->rethrow();
+  return true;
+}
+
+void CudaEvent::wait(Deadline deadline) {
+  wait_until([&] { return is_complete(); }, deadline, "work before an event");
+}
+
+void CudaEvent::record_on(cudaStream_t stream, std::shared_ptr<DeviceFault> fault) {
+  check_cuda(cudaEventRecord(event_, stream), "cudaEventRecord");
+  fault_ = std::move(fault);
+}
+
+CudaStream::CudaStream() : fault_(std::make_shared<DeviceFault>()) {
+  check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  check_cublas(cublasCreate(&blas_), "cublasCreate");
+  check_cublas(cublasSetStream(blas_, stream_), "cublasSetStream");
+  const auto mode =
+      static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+  check_cublas(cublasSetMathMode(blas_, mode), "cublasSetMathMode");
+}
+
+CudaStream::~CudaStream() {
+  cudaStreamSynchronize(stream_);  // staging memory and the fault record are in use until then
+  for (const auto& block : blocks_) {
+    cudaEventDestroy(block->is_free);
+    cudaFreeHost(block->host);
+    cudaFree(block->device);
+  }
+  cublasDestroy(blas_);
+  cudaStreamDestroy(stream_);
+}
+
+void CudaStream::record(Event& event) {
+  auto* own = dynamic_cast<CudaEvent*>(&event);
+  check(own != nullptr, "an event of another backend was given to the CUDA backend");
+  own->record_on(stream_, fault_);
+}
+
+void CudaStream::wait(Event& event) {
+  auto* own = dynamic_cast<CudaEvent*>(&event);
+  check(own != nullptr, "an event of another backend was given to the CUDA backend");
+  check_cuda(cudaStreamWaitEvent(stream_, own->handle()), "cudaStreamWaitEvent");
+}
+
+void CudaStream::synchronize(Deadline deadline) {
+  wait_until([&] { return is_done(cudaStreamQuery(stream_), "work of a stream"); }, deadline,
+             "work of a stream");
+  fault_->rethrow();
+}
+
+StagingBlock& CudaStream::take_block(std::size_t size_bytes) {
+  for (const auto& block : blocks_) {
+    if (block->size_bytes >= size_bytes && cudaEventQuery(block->is_free) == cudaSuccess) return *block;
+  }
+  auto block = std::make_unique<StagingBlock>();
+  block->size_bytes = std::max(kSmallestBlock, std::bit_ceil(size_bytes));
+  void* memory = nullptr;
+  check_cuda(cudaHostAlloc(&memory, block->size_bytes, cudaHostAllocDefault), "staging memory");
+  block->host = static_cast<std::byte*>(memory);
+  check_cuda(cudaMalloc(&memory, block->size_bytes), "staging memory");
+  block->device = static_cast<std::byte*>(memory);
+  check_cuda(cudaEventCreateWithFlags(&block->is_free, cudaEventDisableTiming), "cudaEventCreate");
+  blocks_.push_back(std::move(block));
+  return *blocks_.back();
+}
+
+StagedArray::StagedArray(CudaStream& stream, std::span<const std::byte> bytes) : stream_(&stream) {
+  if (bytes.empty()) return;
+  block_ = &stream.take_block(bytes.size());
+  std::memcpy(block_->host, bytes.data(), bytes.size());
+  check_cuda(
+      cudaMemcpyAsync(block_->device, block_->host, bytes.size(), cudaMemcpyHostToDevice, stream.handle()),
+      "copy of a host array");
+}
+
+StagedArray::~StagedArray() {
+  if (block_ != nullptr) cudaEventRecord(block_->is_free, stream_->handle());
+}
+
+CudaStream& cuda_stream(Stream& stream) {
+  auto* own = dynamic_cast<CudaStream*>(&stream);
+  check(own != nullptr, "a stream of another backend was given to the CUDA backend");
+  return *own;
+}
+
+}  // namespace aurora::cuda

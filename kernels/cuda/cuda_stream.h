@@ -1,0 +1,93 @@
+// Streams and events of the CUDA backend.
+//
+// A stream owns a CUDA stream, a cuBLAS handle bound to it, the fault record of its kernels, and staging
+// blocks for the host arrays that operations copy at submission. An event remembers the stream that recorded
+// it, so that it can report that stream's faults.
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/device_fault.h"
+
+namespace aurora::cuda {
+
+class CudaEvent final : public Event {
+ public:
+  CudaEvent();
+  ~CudaEvent() override;
+
+  bool is_complete() override;
+  void wait(Deadline deadline) override;
+
+  void record_on(cudaStream_t stream, std::shared_ptr<DeviceFault> fault);
+  cudaEvent_t handle() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+  std::shared_ptr<DeviceFault> fault_;  // null until first recorded
+};
+
+/// A pinned host block and a device block of the same size.
+struct StagingBlock {
+  std::byte* host = nullptr;
+  std::byte* device = nullptr;
+  std::size_t size_bytes = 0;
+  cudaEvent_t is_free = nullptr;
+};
+
+class CudaStream final : public Stream {
+ public:
+  /// Throws kDevice when CUDA or cuBLAS fails.
+  CudaStream();
+  ~CudaStream() override;
+
+  void record(Event& event) override;
+  void wait(Event& event) override;
+  void synchronize(Deadline deadline) override;
+
+  cudaStream_t handle() const { return stream_; }
+  /// Bound to this stream; float32 products are computed in float32, not in tf32.
+  cublasHandle_t blas() const { return blas_; }
+  FaultSink faults() const { return fault_->sink(); }
+
+ private:
+  friend class StagedArray;
+
+  StagingBlock& take_block(std::size_t size_bytes);
+
+  cudaStream_t stream_ = nullptr;
+  cublasHandle_t blas_ = nullptr;
+  std::shared_ptr<DeviceFault> fault_;
+  std::vector<std::unique_ptr<StagingBlock>> blocks_;
+};
+
+/// A host array copied to the device for the work that is submitted while this object lives.
+class StagedArray {
+ public:
+  StagedArray(CudaStream& stream, std::span<const std::byte> bytes);
+  ~StagedArray();
+  StagedArray(const StagedArray&) = delete;
+  StagedArray& operator=(const StagedArray&) = delete;
+
+  /// Device memory; null for no bytes.
+  template <class T>
+  const T* as() const {
+    return block_ == nullptr ? nullptr : reinterpret_cast<const T*>(block_->device);
+  }
+
+ private:
+  CudaStream* stream_;
+  StagingBlock* block_ = nullptr;
+};
+
+/// Throws kInternal when the stream belongs to another backend.
+CudaStream& cuda_stream(Stream& stream);
+
+}  // namespace aurora::cuda
