@@ -32,6 +32,11 @@ Ticket RankTransport::post(std::span<const Message> messages) {
   return inner_.post(messages);
 }
 
+Ticket RankTransport::post_on_device(std::span<const Message> messages, const StreamOrder& order) {
+  stop_if_interrupted();
+  return inner_.post_on_device(messages, order);
+}
+
 bool RankTransport::test(Ticket ticket) {
   stop_if_interrupted();
   return inner_.test(ticket);

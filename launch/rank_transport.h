@@ -10,7 +10,7 @@
 namespace aurora {
 
 /// Behaves as `inner`, which must outlive it, except:
-/// `post`, `test` and `progress` throw kAborted once the process is interrupted (interrupt.h);
+/// posting, `test` and `progress` throw kAborted once the process is interrupted (interrupt.h);
 /// `abort` first listens for a moment, longer on higher ranks, whether another rank has aborted already. If
 /// so, that rank has told everybody, and `earlier_abort` says what. (When a rank gets stuck, the deadlines of
 /// all others pass at the same moment.)
@@ -22,6 +22,8 @@ class RankTransport final : public Transport {
   int rank() const override { return inner_.rank(); }
   int num_ranks() const override { return inner_.num_ranks(); }
   Ticket post(std::span<const Message> messages) override;
+  bool is_stream_ordered() const override { return inner_.is_stream_ordered(); }
+  Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order) override;
   bool test(Ticket ticket) override;
   void progress() override;
   void abort(std::string_view reason) noexcept override;

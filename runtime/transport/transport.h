@@ -11,6 +11,13 @@
 // with the failing rank and its reason, and so do further calls of the failing rank. After that the transport
 // can only be destroyed.
 //
+// Two kinds of transport: most move bytes themselves while the host calls them, and every message lies where
+// the host can read it. On a *stream-ordered* transport (NCCL) the device moves what lies in its own memory:
+// `post_on_device` enqueues a batch between two events, and neither its start nor its end needs the host.
+// There batches of device memory have no tags: all ranks post them in the same order, over all models
+// (submission_order.h), and a pair's messages match in that order. `post` is for host memory on every
+// transport; `test`, `abort` and the rest of this page hold for both.
+//
 // Memory of a message belongs to the transport until its ticket tests true, or until this rank's `abort` or
 // destructor has returned or one of its calls has thrown kAborted. A rank that fails for another reason calls
 // `abort` before the memory of its messages goes.
@@ -23,6 +30,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "kernels/backend.h"
 
 namespace aurora {
 
@@ -42,6 +51,12 @@ struct Ticket {
   std::uint64_t id = 0;  // 0: an empty batch, always complete
 };
 
+/// Where a batch stands among the device's work. Both events must outlive the batch.
+struct StreamOrder {
+  Event* after = nullptr;  // transfers start when it is complete; null: at once
+  Event* done = nullptr;   // recorded, so that it completes with the last transfer; null: not wanted
+};
+
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -53,6 +68,11 @@ class Transport {
 
   /// Starts all of `messages`. Throws kInvalidArgument for an impossible peer, tag or size.
   virtual Ticket post(std::span<const Message> messages) = 0;
+  /// Whether `post_on_device` is there.
+  virtual bool is_stream_ordered() const { return false; }
+  /// Enqueues all of `messages`, which lie in device memory. Throws as `post`, and kUnsupported on a transport
+  /// that is not stream-ordered.
+  virtual Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order);
   /// True once every message of the batch is complete, and for a ticket spent before. Makes progress. Throws
   /// kInvalidArgument naming both ends, tag and sizes when a sender and its receiver disagree on the size
   /// (the sender may not notice), kDevice when the network fails.
