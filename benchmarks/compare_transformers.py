@@ -99,11 +99,11 @@ def count_wrong(requests, tokens, max_tokens, side):
 class Worker:
     """A process of transformers_worker.py with one model."""
 
-    def __init__(self, python, folder, realtime):
+    def __init__(self, python, folder, realtime, options=()):
         self.realtime = realtime
         script = pathlib.Path(__file__).with_name("transformers_worker.py")
         self.folder = folder
-        self.process = subprocess.Popen([python, str(script), str(folder)], stdin=subprocess.PIPE,
+        self.process = subprocess.Popen([python, str(script), str(folder), *options], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.versions = self.receive()
 

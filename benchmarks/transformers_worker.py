@@ -1,6 +1,6 @@
 """One model in Hugging Face transformers, generating on request: the other side of compare_transformers.py.
 
-    python3 transformers_worker.py CHECKPOINT_FOLDER
+    python3 transformers_worker.py CHECKPOINT_FOLDER [--device cuda] [--dtype bfloat16]
 
 Reads JSON lines from standard input and answers each with one on standard output. A request is
 {"settings": {...}, "prompts": [[token ids], ...], "max_tokens": n, "realtime": false}; settings are `threads`,
@@ -8,6 +8,7 @@ Reads JSON lines from standard input and answers each with one on standard outpu
 {"sgemm": threads} measures the float32 matrix products of this machine and answers {"flops_per_second": f}.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -18,9 +19,10 @@ import torch
 import transformers
 
 
-def load(folder):
+def load(folder, device, dtype):
     transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    placed = {} if device == "cpu" else {"device_map": device}  # weights go straight there
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed).eval()
     # Like ignore_eos: no end token stops a sequence, none is suppressed either.
     model.generation_config.eos_token_id = None
     return model
@@ -36,7 +38,7 @@ def generate_batch(model, prompts, max_tokens, cache):
         mask[row, width - len(prompt):] = 1
     with torch.inference_mode():
         generated = model.generate(
-            ids, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens, pad_token_id=0, eos_token_id=None,
+            ids.to(model.device), attention_mask=mask.to(model.device), do_sample=False, max_new_tokens=max_tokens, pad_token_id=0, eos_token_id=None,
             cache_implementation="static" if cache == "static" else None)
     return generated[:, width:].tolist()
 
@@ -95,9 +97,14 @@ def answer(model, request):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    arguments = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print must not mix with the answers
-    model = load(sys.argv[1])
+    model = load(arguments.folder, arguments.device, arguments.dtype)
     print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}), file=answers, flush=True)
     for line in sys.stdin:
         try:

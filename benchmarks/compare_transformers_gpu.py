@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Decoding speed of aurora-serve on one GPU beside Hugging Face transformers: one model, the same weights, one run.
+
+    compare_transformers_gpu.py --checkpoint FOLDER [--batches 1,8,32,128] [--serve-arguments "..."]
+
+Both sides continue the same random prompts by the same number of greedy tokens in bfloat16 and ignore end tokens, one
+batch after the other; loading is counted on neither side. transformers runs each of its experts implementations and
+the fastest counts. The memory of the GPU may hold the model once only, so the sides are measured one after the other.
+
+Columns: tokens/s of both sides (median of the repeats); the floor of a step (weights that the batch touches, over
+--bandwidth; see benchmarks/README.md) as tokens/s and aurora's share of it; the share of generated tokens on which the
+two sides agree (greedy decoding of random weights has near ties, so rounding flips some, and all that follow).
+"""
+import argparse
+import json
+import pathlib
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from compare_transformers import ROOT, Worker, fail, make_stamp
+
+EXPERTS = ["grouped_mm", "batched_mm"]
+
+
+def make_prompts(config, batch, length):
+    draw = random.Random(batch)
+    return [[draw.randrange(config["vocab_size"]) for _ in range(length)] for _ in range(batch)]
+
+
+def decode_step_bytes(config, batch):
+    """Bytes of weights that one decode step of `batch` tokens reads at least, with uniform routing."""
+    hidden, layers, heads, kv_heads, experts, top_k = (
+        config[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                                "num_experts", "num_experts_per_tok"))
+    head = config.get("head_dim") or hidden // heads
+    inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+    experts_hit = experts * (1 - (1 - top_k / experts) ** batch)
+    layer = hidden * head * (2 * heads + 2 * kv_heads) + experts * hidden + experts_hit * 3 * hidden * inner
+    return 2 * (layers * layer + hidden * config["vocab_size"])
+
+
+class AuroraSide:
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+        (folder / "model.cfg").write_text(f'version = 1\nname = "model"\npath = "{arguments.checkpoint.resolve()}"\n')
+
+    def run(self, prompts, max_tokens):
+        """Seconds from the first prompt to the last token, and the tokens of every prompt."""
+        lines = [json.dumps({"custom_id": str(index), "prompt_token_ids": ids, "max_tokens": max_tokens,
+                             "ignore_eos": True}) for index, ids in enumerate(prompts)]
+        (self.folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+        output, report = self.folder / "out.jsonl", self.folder / "report.json"
+        for file in (output, report):
+            file.unlink(missing_ok=True)
+        command = [*shlex.split(self.arguments.launcher), str(self.arguments.serve), "--models",
+                   str(self.folder / "model.cfg"), "--prompts", str(self.folder / "prompts.jsonl"), "--output",
+                   str(output), "--report", str(report), "--quiet", "--max-batch-requests", str(len(prompts)),
+                   *shlex.split(self.arguments.serve_arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.arguments.timeout)
+        if done.returncode != 0:
+            fail(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        tokens = [None] * len(prompts)
+        for text in output.read_text().splitlines():
+            answer = json.loads(text)
+            if "error" in answer:
+                fail(f"request {answer['custom_id']}: {answer['error']}")
+            tokens[int(answer["custom_id"])] = answer["token_ids"]
+        return json.loads(report.read_text())["wall_seconds"], tokens
+
+
+class TransformersSide:
+    def __init__(self, arguments):
+        self.worker = Worker(arguments.python, arguments.checkpoint, False,
+                             ["--device", "cuda", "--dtype", "bfloat16"])
+
+    def run(self, prompts, max_tokens, experts):
+        settings = {"batch": len(prompts), "attention": "sdpa", "cache": "dynamic", "experts": experts, "threads": 8}
+        reply = self.worker.ask({"settings": settings, "prompts": prompts, "max_tokens": max_tokens})
+        if "error" in reply:
+            fail(f"transformers with experts {experts}: {reply['error']}")
+        return reply["seconds"], reply["tokens"]
+
+
+def measure(run, repeats):
+    """Median seconds and the last tokens; the first run warms up."""
+    results = [run() for _ in range(repeats + 1)]
+    return statistics.median(seconds for seconds, _ in results[1:]), results[-1][1]
+
+
+def agreement(left, right):
+    pairs = [(a, b) for one, other in zip(left, right) for a, b in zip(one, other, strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
+    parser.add_argument("--batches", default="1,8,32,128", help="requests at once, comma separated")
+    parser.add_argument("--prompt-tokens", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--serve", type=pathlib.Path, default=ROOT / "build/cuda/bin/aurora-serve")
+    parser.add_argument("--launcher", default="", help="for example mpirun with its flags; empty: one rank")
+    parser.add_argument("--serve-arguments", default="--backend cuda", help="further flags for aurora-serve")
+    parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes per second of the GPU's memory")
+    parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
+    parser.add_argument("--json", type=pathlib.Path, help="append the rows to this file, as JSON lines")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds that one run of aurora-serve may take")
+    arguments = parser.parse_args()
+    arguments.realtime = False
+    config = json.loads((arguments.checkpoint / "config.json").read_text())
+    batches = [int(batch) for batch in arguments.batches.split(",")]
+    prompts = {batch: make_prompts(config, batch, arguments.prompt_tokens) for batch in batches}
+
+    with tempfile.TemporaryDirectory() as folder:
+        aurora = AuroraSide(arguments, pathlib.Path(folder))
+        ours = {batch: measure(lambda: aurora.run(prompts[batch], arguments.max_tokens), arguments.repeats)
+                for batch in batches}
+    peer = TransformersSide(arguments)
+    theirs = {}
+    for batch in batches:
+        theirs[batch] = {experts: measure(lambda: peer.run(prompts[batch], arguments.max_tokens, experts),
+                                          arguments.repeats) for experts in EXPERTS}
+    stamp = make_stamp(arguments, peer.worker.versions)
+    peer.worker.close()
+
+    lines = []
+    print(f"{'batch':>6} {'aurora':>10} {'transformers':>13} {'experts':>11} {'ratio':>6} {'floor':>10} {'% of it':>8} "
+          f"{'agree':>6}")
+    for batch in batches:
+        count = batch * arguments.max_tokens
+        best = min(theirs[batch], key=lambda experts: theirs[batch][experts][0])
+        floor = batch / (decode_step_bytes(config, batch) / arguments.bandwidth)
+        row = {"benchmark": "compare_transformers_gpu", "checkpoint": arguments.checkpoint.name, "batch": batch,
+               "aurora_tokens_per_second": count / ours[batch][0],
+               "transformers_tokens_per_second": count / theirs[batch][best][0], "transformers_experts": best,
+               "ratio": theirs[batch][best][0] / ours[batch][0], "floor_tokens_per_second": floor,
+               "percent_of_floor": 100 * count / ours[batch][0] / floor,
+               "agreement": agreement(ours[batch][1], theirs[batch][best][1])}
+        print(f"{batch:6d} {row['aurora_tokens_per_second']:10.1f} {row['transformers_tokens_per_second']:13.1f} "
+              f"{best:>11} {row['ratio']:6.2f} {floor:10.0f} {row['percent_of_floor']:8.1f} {row['agreement']:6.2f}")
+        lines.append(json.dumps({**row, "stamp": stamp}) + "\n")
+    if arguments.json:
+        with arguments.json.open("a") as file:
+            file.writelines(lines)
+
+
+if __name__ == "__main__":
+    main()
