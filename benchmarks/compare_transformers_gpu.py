@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from compare_transformers import ROOT, Worker, fail, make_stamp
 
@@ -44,32 +45,42 @@ def decode_step_bytes(config, batch):
 
 
 class AuroraSide:
-    def __init__(self, arguments, folder):
-        self.arguments, self.folder = arguments, folder
-        (folder / "model.cfg").write_text(f'version = 1\nname = "model"\npath = "{arguments.checkpoint.resolve()}"\n')
+    """One aurora-serve that answers lines from its standard input."""
+
+    def __init__(self, arguments, folder, largest_batch):
+        configuration = folder / "model.cfg"
+        configuration.write_text(f'version = 1\nname = "model"\npath = "{arguments.checkpoint.resolve()}"\n')
+        self.log = folder / "aurora.log"
+        self.num_asked = 0
+        command = [*shlex.split(arguments.launcher), str(arguments.serve), "--models", str(configuration), "--quiet",
+                   "--max-batch-requests", str(largest_batch), *shlex.split(arguments.serve_arguments)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.log.open("w"), text=True)
 
     def run(self, prompts, max_tokens):
-        """Seconds from the first prompt to the last token, and the tokens of every prompt."""
-        lines = [json.dumps({"custom_id": str(index), "prompt_token_ids": ids, "max_tokens": max_tokens,
-                             "ignore_eos": True}) for index, ids in enumerate(prompts)]
-        (self.folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
-        output, report = self.folder / "out.jsonl", self.folder / "report.json"
-        for file in (output, report):
-            file.unlink(missing_ok=True)
-        command = [*shlex.split(self.arguments.launcher), str(self.arguments.serve), "--models",
-                   str(self.folder / "model.cfg"), "--prompts", str(self.folder / "prompts.jsonl"), "--output",
-                   str(output), "--report", str(report), "--quiet", "--max-batch-requests", str(len(prompts)),
-                   *shlex.split(self.arguments.serve_arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.arguments.timeout)
-        if done.returncode != 0:
-            fail(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        """Seconds from the first prompt to the last answer, and the tokens of every prompt."""
+        first = self.num_asked
+        self.num_asked += len(prompts)
+        lines = [json.dumps({"custom_id": str(first + index), "prompt_token_ids": ids, "max_tokens": max_tokens,
+                             "ignore_eos": True}) + "\n" for index, ids in enumerate(prompts)]
+        begin = time.perf_counter()
+        self.process.stdin.write("".join(lines))
+        self.process.stdin.flush()
         tokens = [None] * len(prompts)
-        for text in output.read_text().splitlines():
+        for _ in prompts:
+            text = self.process.stdout.readline()
+            if not text:
+                fail(f"aurora-serve ended: {self.log.read_text()[-2000:]}")
             answer = json.loads(text)
             if "error" in answer:
                 fail(f"request {answer['custom_id']}: {answer['error']}")
-            tokens[int(answer["custom_id"])] = answer["token_ids"]
-        return json.loads(report.read_text())["wall_seconds"], tokens
+            tokens[int(answer["custom_id"]) - first] = answer["token_ids"]
+        return time.perf_counter() - begin, tokens
+
+    def close(self):
+        self.process.stdin.close()
+        if self.process.wait(60) != 0:
+            fail(f"aurora-serve ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
 
 
 class TransformersSide:
@@ -109,7 +120,6 @@ def main():
     parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes per second of the GPU's memory")
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
     parser.add_argument("--json", type=pathlib.Path, help="append the rows to this file, as JSON lines")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds that one run of aurora-serve may take")
     arguments = parser.parse_args()
     arguments.realtime = False
     config = json.loads((arguments.checkpoint / "config.json").read_text())
@@ -117,9 +127,10 @@ def main():
     prompts = {batch: make_prompts(config, batch, arguments.prompt_tokens) for batch in batches}
 
     with tempfile.TemporaryDirectory() as folder:
-        aurora = AuroraSide(arguments, pathlib.Path(folder))
+        aurora = AuroraSide(arguments, pathlib.Path(folder), max(batches))
         ours = {batch: measure(lambda: aurora.run(prompts[batch], arguments.max_tokens), arguments.repeats)
                 for batch in batches}
+        aurora.close()
     peer = TransformersSide(arguments)
     theirs = {}
     for batch in batches:
