@@ -17,7 +17,7 @@ build_packages=(
   libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev
 )
-test_packages=(libgtest-dev git ca-certificates python3 python3-venv python3-scipy shellcheck)
+test_packages=(libgtest-dev git ca-certificates python3 python3-venv python3-scipy shellcheck iproute2)
 fuzz_packages=(clang-16 libclang-rt-16-dev)
 
 # Names that carry a version differ between the two distributions: the first one that apt knows is taken.
