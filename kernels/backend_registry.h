@@ -10,6 +10,12 @@
 
 namespace aurora {
 
+/// The devices of one backend that this process can use.
+struct DeviceCount {
+  int num_devices = 0;
+  std::string why_none;  // for people; empty when there are devices
+};
+
 struct BackendOptions {
   /// Every result is independent of batch size and neighbours in the batch: GEMMs sum in a fixed order, one
   /// row at a time, instead of through the BLAS library.
@@ -26,6 +32,10 @@ struct BackendOptions {
 
 /// The names that `create_backend` accepts in this build, e.g. {"cpu"}.
 std::vector<std::string> available_backends();
+
+/// What this process sees of a backend of this build; the CPU is always one device. Asks the driver, and
+/// initialises nothing. Throws as create_backend for an unknown name.
+DeviceCount visible_devices(std::string_view name);
 
 /// Throws kUnsupported for a name that this build lacks (the text lists what is there), kInvalidArgument for
 /// options out of range.

@@ -1,6 +1,5 @@
 // The elementwise operations: clamp, silu_multiply, add, sigmoid_gated_add.
 #include "kernels/cuda/activations.cuh"
-
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_math.cuh"
 

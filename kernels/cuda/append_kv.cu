@@ -14,8 +14,8 @@ __global__ void append_kv_kernel(const From* key, const From* value, const std::
   const std::int64_t slot = slots[token];
   if (!index_fits(faults, FaultSite::kAppendKvSlots, token, slot, num_slots)) return;
   for (std::int64_t i = threadIdx.x; i < row_width; i += blockDim.x) {
-    key_cache[slot * row_width + i] = from_float<To>(to_float(key[token * row_width + i]));
-    value_cache[slot * row_width + i] = from_float<To>(to_float(value[token * row_width + i]));
+    key_cache[slot * row_width + i] = convert<To>(key[token * row_width + i]);
+    value_cache[slot * row_width + i] = convert<To>(value[token * row_width + i]);
   }
 }
 

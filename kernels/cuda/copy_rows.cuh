@@ -16,7 +16,7 @@ struct RowCopy {
   FaultSite site = FaultSite::kNone;  // reported for a bad index
 };
 
-/// Float32 and bfloat16 are converted into each other, other dtypes copied.
+/// Rows are float32 or bfloat16 on either side and converted when the dtypes differ.
 void copy_rows(CudaStream& stream, const RowCopy& args);
 
 }  // namespace aurora::cuda

@@ -14,35 +14,35 @@ using cuda::check_cuda;
 void release_device(void*, std::byte* data, std::size_t) noexcept { cudaFree(data); }
 void release_host(void*, std::byte* data, std::size_t) noexcept { cudaFreeHost(data); }
 
-void select_device(int device) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
-    throw Error(ErrorKind::kDevice, std::string("backend cuda: no GPU can be used: ") +
-                                        cudaGetErrorString(status) + "; use --backend cpu, or auto");
+void refuse_missing_device(int device) {
+  const DeviceCount visible = visible_gpus();
+  if (visible.num_devices == 0) {
+    throw Error(ErrorKind::kDevice,
+                "backend cuda: no GPU can be used: " + visible.why_none + "; use --backend cpu, or auto");
   }
-  if (device < 0 || device >= count) {
-    throw Error(ErrorKind::kDevice, "backend cuda: device " + std::to_string(device) +
-                                        " was asked for, this process sees " + std::to_string(count) +
-                                        " GPUs (CUDA_VISIBLE_DEVICES restricts them)");
+  if (device < 0 || device >= visible.num_devices) {
+    throw Error(ErrorKind::kDevice,
+                "backend cuda: device " + std::to_string(device) + " was asked for, this process sees " +
+                    std::to_string(visible.num_devices) + " GPUs (CUDA_VISIBLE_DEVICES restricts them)");
   }
-  check_cuda(cudaSetDevice(device), "cudaSetDevice");
 }
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const BackendOptions& options) : ops_(options.deterministic) {
-    select_device(options.device);
+  explicit CudaBackend(const BackendOptions& options) : device_(options.device), ops_(options.deterministic) {
+    refuse_missing_device(device_);
+    enter_device();
   }
 
   std::string_view name() const override { return "cuda"; }
 
   Buffer allocate(std::size_t size_bytes, MemorySpace space) override {
     if (size_bytes == 0) return {};
+    enter_device();
     const bool is_device = space == MemorySpace::kDevice;
     void* data = nullptr;
-    const cudaError_t status = is_device ? cudaMalloc(&data, size_bytes)
-                                         : cudaHostAlloc(&data, size_bytes, cudaHostAllocDefault);
+    const cudaError_t status =
+        is_device ? cudaMalloc(&data, size_bytes) : cudaHostAlloc(&data, size_bytes, cudaHostAllocDefault);
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // an allocation that failed leaves the device in order
       throw Error(ErrorKind::kOutOfMemory, out_of_memory_text(size_bytes, is_device));
@@ -52,8 +52,14 @@ class CudaBackend final : public Backend {
                   nullptr);
   }
 
-  std::unique_ptr<Stream> create_stream() override { return std::make_unique<cuda::CudaStream>(); }
-  std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
+  std::unique_ptr<Stream> create_stream() override {
+    enter_device();
+    return std::make_unique<cuda::CudaStream>();
+  }
+  std::unique_ptr<Event> create_event() override {
+    enter_device();
+    return std::make_unique<cuda::CudaEvent>();
+  }
 
   void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
     if (size_bytes == 0) return;
@@ -66,6 +72,9 @@ class CudaBackend final : public Backend {
   const Ops& ops() const override { return ops_; }
 
  private:
+  /// Each thread starts with device 0 as its own.
+  void enter_device() const { check_cuda(cudaSetDevice(device_), "cudaSetDevice"); }
+
   static std::string out_of_memory_text(std::size_t size_bytes, bool is_device) {
     if (!is_device) return "the host has no " + std::to_string(size_bytes) + " bytes of pinned memory left";
     std::size_t free_bytes = 0;
@@ -75,10 +84,22 @@ class CudaBackend final : public Backend {
            " of " + std::to_string(total_bytes) + " are free)";
   }
 
+  int device_;
   const cuda::CudaOps ops_;
 };
 
 }  // namespace
+
+DeviceCount visible_gpus() {
+  DeviceCount visible;
+  const cudaError_t status = cudaGetDeviceCount(&visible.num_devices);
+  if (status != cudaSuccess) {
+    cudaGetLastError();  // not the next call's error
+    return {.num_devices = 0, .why_none = cudaGetErrorString(status)};
+  }
+  if (visible.num_devices == 0) visible.why_none = "the driver shows none to this process";
+  return visible;
+}
 
 std::unique_ptr<Backend> create_cuda_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options);

@@ -9,6 +9,9 @@
 
 namespace aurora {
 
+/// The GPUs that this process sees.
+DeviceCount visible_gpus();
+
 /// Throws kDevice when there is no GPU, no driver, or no device of that number; the text says which.
 std::unique_ptr<Backend> create_cuda_backend(const BackendOptions& options);
 

@@ -56,6 +56,7 @@ void CudaEvent::record_on(cudaStream_t stream, std::shared_ptr<DeviceFault> faul
 }
 
 CudaStream::CudaStream() : fault_(std::make_shared<DeviceFault>()) {
+  check_cuda(cudaGetDevice(&device_), "cudaGetDevice");
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
   check_cublas(cublasCreate(&blas_), "cublasCreate");
   check_cublas(cublasSetStream(blas_, stream_), "cublasSetStream");
@@ -93,9 +94,12 @@ void CudaStream::synchronize(Deadline deadline) {
   fault_->rethrow();
 }
 
+void CudaStream::enter_device() const { check_cuda(cudaSetDevice(device_), "cudaSetDevice"); }
+
 StagingBlock& CudaStream::take_block(std::size_t size_bytes) {
   for (const auto& block : blocks_) {
-    if (block->size_bytes >= size_bytes && cudaEventQuery(block->is_free) == cudaSuccess) return *block;
+    const bool fits = !block->is_taken && block->size_bytes >= size_bytes;
+    if (fits && cudaEventQuery(block->is_free) == cudaSuccess) return *block;
   }
   auto block = std::make_unique<StagingBlock>();
   block->size_bytes = std::max(kSmallestBlock, std::bit_ceil(size_bytes));
@@ -112,6 +116,7 @@ StagingBlock& CudaStream::take_block(std::size_t size_bytes) {
 StagedArray::StagedArray(CudaStream& stream, std::span<const std::byte> bytes) : stream_(&stream) {
   if (bytes.empty()) return;
   block_ = &stream.take_block(bytes.size());
+  block_->is_taken = true;
   std::memcpy(block_->host, bytes.data(), bytes.size());
   check_cuda(
       cudaMemcpyAsync(block_->device, block_->host, bytes.size(), cudaMemcpyHostToDevice, stream.handle()),
@@ -119,12 +124,15 @@ StagedArray::StagedArray(CudaStream& stream, std::span<const std::byte> bytes) :
 }
 
 StagedArray::~StagedArray() {
-  if (block_ != nullptr) cudaEventRecord(block_->is_free, stream_->handle());
+  if (block_ == nullptr) return;
+  cudaEventRecord(block_->is_free, stream_->handle());
+  block_->is_taken = false;
 }
 
 CudaStream& cuda_stream(Stream& stream) {
   auto* own = dynamic_cast<CudaStream*>(&stream);
   check(own != nullptr, "a stream of another backend was given to the CUDA backend");
+  own->enter_device();
   return *own;
 }
 

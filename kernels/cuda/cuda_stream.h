@@ -34,17 +34,19 @@ class CudaEvent final : public Event {
   std::shared_ptr<DeviceFault> fault_;  // null until first recorded
 };
 
-/// A pinned host block and a device block of the same size.
+/// A pinned host block and a device block of the same size. In use by a StagedArray, and then by the device
+/// until `is_free`.
 struct StagingBlock {
   std::byte* host = nullptr;
   std::byte* device = nullptr;
   std::size_t size_bytes = 0;
   cudaEvent_t is_free = nullptr;
+  bool is_taken = false;
 };
 
 class CudaStream final : public Stream {
  public:
-  /// Throws kDevice when CUDA or cuBLAS fails.
+  /// On the calling thread's current device. Throws kDevice when CUDA or cuBLAS fails.
   CudaStream();
   ~CudaStream() override;
 
@@ -55,6 +57,8 @@ class CudaStream final : public Stream {
   cudaStream_t handle() const { return stream_; }
   /// Bound to this stream; float32 products are computed in float32, not in tf32.
   cublasHandle_t blas() const { return blas_; }
+  /// Makes the stream's device the calling thread's: each thread starts with device 0.
+  void enter_device() const;
   FaultSink faults() const { return fault_->sink(); }
 
  private:
@@ -62,6 +66,7 @@ class CudaStream final : public Stream {
 
   StagingBlock& take_block(std::size_t size_bytes);
 
+  int device_ = 0;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
   std::shared_ptr<DeviceFault> fault_;
@@ -87,7 +92,8 @@ class StagedArray {
   StagingBlock* block_ = nullptr;
 };
 
-/// Throws kInternal when the stream belongs to another backend.
+/// The stream, with its device made the calling thread's. Throws kInternal when it belongs to another
+/// backend.
 CudaStream& cuda_stream(Stream& stream);
 
 }  // namespace aurora::cuda

@@ -61,7 +61,7 @@ DeviceFault::DeviceFault() {
   record_ = new (memory) FaultRecord();
   check_cuda(cudaMalloc(&memory, sizeof(std::int32_t)), "fault claim word");
   claimed_ = static_cast<std::int32_t*>(memory);
-  check_cuda(cudaMemset(claimed_, 0, sizeof(std::int32_t)), "fault claim word");
+  clear_claim();
 }
 
 DeviceFault::~DeviceFault() {
@@ -69,12 +69,18 @@ DeviceFault::~DeviceFault() {
   cudaFree(claimed_);
 }
 
+// Done when it returns: the streams that use the word do not wait for the default stream.
+void DeviceFault::clear_claim() {
+  check_cuda(cudaMemset(claimed_, 0, sizeof(std::int32_t)), "fault claim word");
+  check_cuda(cudaStreamSynchronize(nullptr), "fault claim word");
+}
+
 void DeviceFault::rethrow() {
   const volatile std::int32_t* site = reinterpret_cast<const volatile std::int32_t*>(&record_->site);
   if (*site == static_cast<std::int32_t>(FaultSite::kNone)) return;
   const FaultRecord fault = *record_;
   *record_ = FaultRecord();
-  check_cuda(cudaMemset(claimed_, 0, sizeof(std::int32_t)), "fault claim word");
+  clear_claim();
   throw_fault(fault);
 }
 

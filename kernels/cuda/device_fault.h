@@ -56,6 +56,8 @@ class DeviceFault {
   void rethrow();
 
  private:
+  void clear_claim();
+
   FaultRecord* record_ = nullptr;
   std::int32_t* claimed_ = nullptr;
 };

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include "kernels/cuda/check_cuda.h"
 #include "kernels/cuda/cuda_stream.h"
@@ -27,6 +28,16 @@ __device__ inline float from_float<float>(float value) {
 template <>
 __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
+}
+
+/// Between equal types every bit stays, those of a NaN too.
+template <class To, class From>
+__device__ inline To convert(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else {
+    return from_float<To>(to_float(value));
+  }
 }
 
 /// The sum over a warp, in every lane.

@@ -104,6 +104,7 @@ std::size_t CudaOps::expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_
 
 void CudaOps::expert_ffn(Stream& stream, const ExpertFfnArgs& args) const {
   if (args.output.dim(0) == 0) return;
+  check(!args.experts.empty(), "expert_ffn: rows without experts");
   check_args(args, scratch_elements(1, args.output.dim(1), widest_inner(args)) *
                        dtype_bytes(args.experts.front().gate.dtype()));
   ExpertRun(cuda_stream(stream), args, deterministic_ ? GemmOrder::kFixed : GemmOrder::kAny).run();

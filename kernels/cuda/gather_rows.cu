@@ -36,18 +36,30 @@ __global__ void copy_rows_kernel(RowCopyShape shape, const From* input, std::byt
   for (std::int64_t i = threadIdx.x; i < shape.width / kVector; i += blockDim.x) {
     const FromVector values = from[i];
     ToVector converted;
-    for (int v = 0; v < kVector; ++v) converted.part[v] = from_float<To>(to_float(values.part[v]));
+    for (int v = 0; v < kVector; ++v) converted.part[v] = convert<To>(values.part[v]);
     to[i] = converted;
   }
 }
 
-/// Header i of `header_bytes` bytes, a multiple of 4, to row i.
-__global__ void write_headers_kernel(const std::uint32_t* headers, std::int64_t num_rows,
-                                     std::int64_t header_words, std::byte* output, std::int64_t row_bytes) {
+/// Header i, of `num_words` words, to row i.
+template <class Word>
+__global__ void write_headers_kernel(const Word* headers, std::int64_t num_rows, std::int64_t num_words,
+                                     std::byte* output, std::int64_t row_bytes) {
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= num_rows * header_words) return;
-  const std::int64_t row = at / header_words;
-  reinterpret_cast<std::uint32_t*>(output + row * row_bytes)[at % header_words] = headers[at];
+  if (at >= num_rows * num_words) return;
+  const std::int64_t row = at / num_words;
+  reinterpret_cast<Word*>(output + row * row_bytes)[at % num_words] = headers[at];
+}
+
+template <class Word>
+void launch_headers(CudaStream& stream, const PackRowsArgs& args) {
+  const std::int64_t num_rows = args.indices.dim(0);
+  const auto num_words = static_cast<std::int64_t>(header_bytes(args) / sizeof(Word));
+  const StagedArray headers(stream, args.headers);
+  write_headers_kernel<<<blocks_for(num_rows * num_words, kMaxThreads), kMaxThreads, 0, stream.handle()>>>(
+      headers.as<Word>(), num_rows, num_words, args.output + args.header_offset,
+      static_cast<std::int64_t>(args.row_bytes));
+  check_launch("pack_rows headers");
 }
 
 template <class From, class To>
@@ -79,8 +91,7 @@ void launch_copy(CudaStream& stream, const RowCopy& args) {
 void copy_rows(CudaStream& stream, const RowCopy& args) {
   if (args.num_rows == 0 || args.width == 0) return;
   with_element(args.input.dtype(), "copy_rows", [&]<class From>(From*) {
-    with_element(args.output_dtype, "copy_rows",
-                 [&]<class To>(To*) { launch_copy<From, To>(stream, args); });
+    with_element(args.output_dtype, "copy_rows", [&]<class To>(To*) { launch_copy<From, To>(stream, args); });
   });
 }
 
@@ -125,15 +136,16 @@ void CudaOps::pack_rows(Stream& stream, const PackRowsArgs& args) const {
                   .output = args.output,
                   .output_row_bytes = static_cast<std::int64_t>(args.row_bytes),
                   .site = FaultSite::kPackIndices});
-  const auto words = static_cast<std::int64_t>(header_bytes(args) / 4);
-  if (words == 0) return;
-  check(header_bytes(args) % 4 == 0 && args.header_offset % 4 == 0 && args.row_bytes % 4 == 0,
-        "pack_rows: headers are not aligned to 4 bytes");
-  const StagedArray headers(own, args.headers);
-  write_headers_kernel<<<blocks_for(num_rows * words, 256), 256, 0, own.handle()>>>(
-      headers.as<std::uint32_t>(), num_rows, words, args.output + args.header_offset,
-      static_cast<std::int64_t>(args.row_bytes));
-  check_launch("pack_rows headers");
+  if (header_bytes(args) == 0) return;
+  const bool in_words = (header_bytes(args) | args.header_offset | args.row_bytes |
+                         reinterpret_cast<std::uintptr_t>(args.output)) %
+                            sizeof(std::uint32_t) ==
+                        0;
+  if (in_words) {
+    launch_headers<std::uint32_t>(own, args);
+  } else {
+    launch_headers<std::byte>(own, args);
+  }
 }
 
 }  // namespace aurora::cuda

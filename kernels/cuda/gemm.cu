@@ -1,6 +1,5 @@
-#include "kernels/cuda/gemm.cuh"
-
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/gemm.cuh"
 
 namespace aurora::cuda {
 namespace {
@@ -21,9 +20,9 @@ void blas_gemm(CudaStream& stream, const Gemm& product) {
                "cublasGemmEx");
 }
 
-constexpr int kTile = 64;        // rows and columns of a block's output
-constexpr int kDepth = 16;       // of one step along the inner dimension
-constexpr int kPerThread = 4;    // each thread computes 4 x 4 elements
+constexpr int kTile = 64;      // rows and columns of a block's output
+constexpr int kDepth = 16;     // of one step along the inner dimension
+constexpr int kPerThread = 4;  // each thread computes 4 x 4 elements
 constexpr int kThreads = (kTile / kPerThread) * (kTile / kPerThread);
 
 /// Stages rows [first, first + kTile) x [depth, depth + kDepth) transposed; beyond the edge zeros, which

@@ -67,6 +67,7 @@ __device__ std::int32_t choose(const float* logits, std::uint64_t* keys, const R
     std::uint64_t best = 0;
     for (int e = lane; e < shape.num_experts; e += kWarp) best = max(best, keys[e]);
     best = warp_max(best);
+    __syncwarp();  // all have looked before the choice is struck out
     const auto expert = static_cast<std::int32_t>(0xffffffffU - static_cast<std::uint32_t>(best));
     if (lane == 0) keys[expert] = 0;
     if (lane == k) mine = expert;
@@ -123,10 +124,9 @@ void CudaOps::route(Stream& stream, const RouteArgs& args) const {
                          .ids_are_given = args.ids_are_given};
   constexpr int kMostExperts = 1536;  // one key each for four warps in 48 KiB of shared memory
   if (shape.top_k > kWarp || shape.num_experts > kMostExperts) {
-    throw Error(ErrorKind::kUnsupported,
-                "route on cuda: top_k " + std::to_string(shape.top_k) + " and " +
-                    std::to_string(shape.num_experts) + " experts; at most 32 and " +
-                    std::to_string(kMostExperts) + " are supported");
+    throw Error(ErrorKind::kUnsupported, "route on cuda: top_k " + std::to_string(shape.top_k) + " and " +
+                                             std::to_string(shape.num_experts) + " experts; at most 32 and " +
+                                             std::to_string(kMostExperts) + " are supported");
   }
   CudaStream& own = cuda_stream(stream);
   const std::size_t keys_bytes =

@@ -56,9 +56,9 @@ __device__ int find_largest(const float* logits, int vocabulary, std::int64_t* s
     if (!(logit > -INFINITY)) continue;
     const std::uint32_t bits = __float_as_uint(logit);
     const std::uint32_t order = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-    const std::int64_t key =
-        (static_cast<std::int64_t>(order >> 1) << 32) | ((static_cast<std::int64_t>(order & 1U)) << 31) |
-        static_cast<std::int64_t>(0x7fffffff - id);
+    const std::int64_t key = (static_cast<std::int64_t>(order >> 1) << 32) |
+                             ((static_cast<std::int64_t>(order & 1U)) << 31) |
+                             static_cast<std::int64_t>(0x7fffffff - id);
     best = max(best, key);
   }
   best = block_max_key(best, scratch);
@@ -95,9 +95,9 @@ __device__ std::uint32_t top_k_floor(const Weights& weights, int top_k, double* 
   return max(floor, 1U);
 }
 
-/// The first id, in ascending order, at which the running sum of `value(id)` exceeds `target`; the size of the
-/// vocabulary when there is none. Every warp sums a range of ids of its own, the warp in whose range the sum
-/// crosses looks for the place.
+/// The first id, in ascending order, at which the running sum of `value(id)` exceeds `target`; the size of
+/// the vocabulary when there is none. Every warp sums a range of ids of its own, the warp in whose range the
+/// sum crosses looks for the place.
 template <class Value>
 __device__ int first_crossing(int vocabulary, double target, double* scratch, const Value& value) {
   __shared__ int crossing;
@@ -117,11 +117,15 @@ __device__ int first_crossing(int vocabulary, double target, double* scratch, co
   for (int w = 0; w < warp; ++w) before += scratch[w];
   if (before <= target && before + sum > target) {
     for (int base = begin; base < end && before <= target; base += kWarp) {
-      double running = base + lane < end ? value(base + lane) : 0;
+      const double value_here = base + lane < end ? value(base + lane) : 0;
+      double running = value_here;
       for (int offset = 1; offset < kWarp; offset *= 2) {
         const double below = __shfl_up_sync(~0U, running, offset);
         if (lane >= offset) running += below;
       }
+      // The last id that adds something stands in when this order of additions falls short by a rounding.
+      const unsigned positive = __ballot_sync(~0U, value_here > 0);
+      if (positive != 0 && lane == 0) crossing = base + kWarp - 1 - __clz(static_cast<int>(positive));
       const unsigned beyond = __ballot_sync(~0U, before + running > target);
       if (beyond != 0 && lane == 0) crossing = base + __ffs(static_cast<int>(beyond)) - 1;
       before += __shfl_sync(~0U, running, kWarp - 1);

@@ -26,30 +26,52 @@ TEST(Backend, FewerThanOneThreadIsRefused) {
                [] { create_backend("cpu", {.num_threads = 0}); });
 }
 
-TEST(Backend, BuffersAreAlignedAndWritable) {
-  Device device;
+TEST(Backend, TheDevicesOfABackendAreCountedOrTheReasonGiven) {
+  EXPECT_EQ(visible_devices("cpu").num_devices, 1);
+  for (const std::string& name : available_backends()) {
+    const DeviceCount visible = visible_devices(name);
+    EXPECT_EQ(visible.num_devices == 0, !visible.why_none.empty()) << name;
+    // A number beyond the last is refused, also where there is no device at all.
+    if (name == "cpu") continue;
+    expect_error(ErrorKind::kDevice, visible.num_devices == 0 ? "no GPU can be used" : "device 1000",
+                 [&] { create_backend(name, {.device = 1000}); });
+  }
+  expect_error(ErrorKind::kUnsupported, "'tpu'", [] { visible_devices("tpu"); });
+}
+
+class BackendMemory : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, BackendMemory, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(BackendMemory, BuffersAreAlignedAndHoldWhatIsCopiedToThem) {
   for (const std::size_t size : {1, 3, 255, 256, 257, 100000}) {
+    const std::vector<std::byte> source(size, std::byte{0x5a});
     for (const MemorySpace space : {MemorySpace::kDevice, MemorySpace::kHost}) {
-      const Buffer buffer = device.backend().allocate(size, space);
+      const Buffer buffer = device().backend().allocate(size, space);
       EXPECT_EQ(buffer.size_bytes(), size);
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 256, 0U);
-      std::memset(buffer.data(), 0x5a, size);
+      std::vector<std::byte> back(size);
+      device().backend().copy(device().stream(), buffer.data(), source.data(), size);
+      device().backend().copy(device().stream(), back.data(), buffer.data(), size);
+      device().finish();
+      EXPECT_EQ(back, source);
+      if (space == MemorySpace::kHost) std::memset(buffer.data(), 0, size);
     }
   }
 }
 
-TEST(Backend, AnEmptyBufferHasNoMemory) {
-  Device device;
-  const Buffer buffer = device.backend().allocate(0, MemorySpace::kDevice);
+TEST_P(BackendMemory, AnEmptyBufferHasNoMemory) {
+  const Buffer buffer = device().backend().allocate(0, MemorySpace::kDevice);
   EXPECT_EQ(buffer.data(), nullptr);
   EXPECT_EQ(buffer.size_bytes(), 0U);
 }
 
-TEST(Backend, MoreMemoryThanThereIsNamesTheBytes) {
-  Device device;
+TEST_P(BackendMemory, MoreMemoryThanThereIsNamesTheBytesAndLeavesTheBackendUsable) {
   const std::size_t size = std::size_t{1} << 60;
   expect_error(ErrorKind::kOutOfMemory, std::to_string(size),
-               [&] { device.backend().allocate(size, MemorySpace::kDevice); });
+               [&] { device().backend().allocate(size, MemorySpace::kDevice); });
+  std::vector<float> values{1, 2};
+  device().run(&Ops::add, AddArgs{view(values, {2}), view(values, {2})});
+  EXPECT_EQ(values, (std::vector<float>{2, 4}));
 }
 
 TEST(Backend, AMovedBufferReleasesItsMemoryOnce) {
@@ -80,17 +102,16 @@ TEST(Backend, CopiesMoveBytesOnBothKindsOfStream) {
   }
 }
 
-TEST(Backend, AStreamOfAnotherBackendIsABugOfOurs) {
+TEST_P(BackendMemory, AStreamOfAnotherBackendIsABugOfOurs) {
   class ForeignStream final : public Stream {
     void record(Event&) override {}
     void wait(Event&) override {}
     void synchronize(Deadline) override {}
   };
-  Device device;
   ForeignStream foreign;
   std::vector<float> values(4);
   expect_error(ErrorKind::kInternal, "stream of another backend", [&] {
-    device.ops().add(foreign, {view(values, {4}), view(values, {4})});
+    device().ops().add(foreign, {view(values, {4}), view(values, {4})});
   });
 }
 

@@ -20,19 +20,21 @@ std::vector<float> linear(Device& device, std::vector<float> input, std::vector<
   return output;
 }
 
-TEST(Determinism, ALinearRowHasTheSameBitsInEveryBatchAndOnEveryInstructionSet) {
+class Determinism : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Determinism, testing::ValuesIn(every_deterministic()), variant_name);
+
+TEST_P(Determinism, ALinearRowHasTheSameBitsInEveryBatchAndOnEveryInstructionSet) {
   Random random(91);
-  Device device({.deterministic = true});
   for (const auto& [k, n] :
        std::vector<std::pair<std::int64_t, std::int64_t>>{{128, 128}, {37, 19}, {300, 3}}) {
     std::vector<float> weight = random.normals(n * k);
     const std::vector<float> input = random.normals(200 * k);
-    const std::vector<float> expected = linear(device, input, weight, k);
-    for_each_isa([&](cpu::Isa) {
+    const std::vector<float> expected = linear(device(), input, weight, k);
+    for_each_isa(device(), [&](cpu::Isa) {
       for (const std::int64_t batch : kBatches) {
         for (std::int64_t first = 0; first + batch <= 200; first += batch + 13) {
           const std::vector<float> part(input.begin() + first * k, input.begin() + (first + batch) * k);
-          const std::vector<float> output = linear(device, part, weight, k);
+          const std::vector<float> output = linear(device(), part, weight, k);
           ASSERT_TRUE(std::equal(output.begin(), output.end(), expected.begin() + first * n))
               << batch << " " << first;
         }
@@ -41,9 +43,8 @@ TEST(Determinism, ALinearRowHasTheSameBitsInEveryBatchAndOnEveryInstructionSet) 
   }
 }
 
-TEST(Determinism, AnExpertsRowHasTheSameBitsInEveryGroup) {
+TEST_P(Determinism, AnExpertsRowHasTheSameBitsInEveryGroup) {
   Random random(92);
-  Device device({.deterministic = true});
   const std::int64_t hidden = 40, inner = 24;
   std::vector<float> gate = random.normals(inner * hidden), up = random.normals(inner * hidden),
                      down = random.normals(hidden * inner);
@@ -55,19 +56,19 @@ TEST(Determinism, AnExpertsRowHasTheSameBitsInEveryGroup) {
     for (std::size_t i = 0; i < indices.size(); ++i)
       indices[i] = static_cast<std::int32_t>(first) + static_cast<std::int32_t>(i);
     const std::vector<std::int32_t> offsets{0, static_cast<std::int32_t>(count)};
-    std::vector<float> scratch(device.ops().expert_ffn_scratch_bytes(count, hidden, inner) / 4);
+    std::vector<float> scratch(device().ops().expert_ffn_scratch_bytes(count, hidden, inner) / 4);
     std::vector<float> output(static_cast<std::size_t>(count * hidden));
-    device.run(&Ops::expert_ffn,
-               ExpertFfnArgs{.input = view(input, {64, hidden}),
-                             .row_indices = view(indices, {count}),
-                             .expert_offsets = offsets,
-                             .experts = experts,
-                             .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
-                             .output = view(output, {count, hidden})});
+    device().run(&Ops::expert_ffn,
+                 ExpertFfnArgs{.input = view(input, {64, hidden}),
+                               .row_indices = view(indices, {count}),
+                               .expert_offsets = offsets,
+                               .experts = experts,
+                               .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                               .output = view(output, {count, hidden})});
     return output;
   };
   const std::vector<float> expected = run(0, 64);
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t count : {1, 2, 7, 33, 64}) {
       for (std::int64_t first = 0; first + count <= 64; first += 5) {
         const std::vector<float> output = run(first, count);
@@ -78,7 +79,7 @@ TEST(Determinism, AnExpertsRowHasTheSameBitsInEveryGroup) {
   });
 }
 
-TEST(Determinism, TheOtherOperationsGiveTheSameBitsOnEveryInstructionSet) {
+TEST(InstructionSets, TheOtherOperationsGiveTheSameBitsOnEveryInstructionSet) {
   Random random(93);
   Device device;
   const std::int64_t rows = 7, width = 45;

@@ -90,14 +90,14 @@ void check_case(Device& device, Random& random, const Case& c) {
                              sizeof(float));
   std::vector<ExpertWeights> weights = experts.weights();
   std::vector<std::int32_t> submitted_offsets = offsets;
-  device.ops().expert_ffn(device.stream(),
-                          {.input = c.bfloat16_input ? view(narrow, {num_input_rows, stride})
-                                                     : view(input, {num_input_rows, stride}),
-                           .row_indices = view(indices, {num_rows}),
-                           .expert_offsets = submitted_offsets,
-                           .experts = weights,
-                           .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
-                           .output = view(output, {num_rows, c.hidden})});
+  device.submit(&Ops::expert_ffn,
+                ExpertFfnArgs{.input = c.bfloat16_input ? view(narrow, {num_input_rows, stride})
+                                                        : view(input, {num_input_rows, stride}),
+                              .row_indices = view(indices, {num_rows}),
+                              .expert_offsets = submitted_offsets,
+                              .experts = weights,
+                              .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                              .output = view(output, {num_rows, c.hidden})});
   submitted_offsets.assign(submitted_offsets.size(), 0);  // the span was copied at submission
   device.finish();
   for (std::size_t e = 0; e < c.rows_per_expert.size(); ++e) {
@@ -108,34 +108,28 @@ void check_case(Device& device, Random& random, const Case& c) {
   }
 }
 
-struct Mode {
-  bool deterministic, worker;
-};
-
-class ExpertFfn : public testing::TestWithParam<Mode> {
- protected:
-  Device device_{{.deterministic = GetParam().deterministic, .worker_streams = GetParam().worker}};
-};
+class ExpertFfn : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, ExpertFfn, testing::ValuesIn(every_way()), variant_name);
 
 TEST_P(ExpertFfn, EqualsTheNetworkForAwkwardGroups) {
   Random random(81);
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const auto& [hidden, inner] :
          std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 1}, {17, 33}, {32, 16}}) {
-      check_case(device_, random, {{1}, hidden, inner});
-      check_case(device_, random, {{0, 3, 0, 1, 0}, hidden, inner});
-      check_case(device_, random, {{0, 0, 70}, hidden, inner});
-      check_case(device_, random, {{5, 4, 9, 40}, hidden, inner});
+      check_case(device(), random, {{1}, hidden, inner});
+      check_case(device(), random, {{0, 3, 0, 1, 0}, hidden, inner});
+      check_case(device(), random, {{0, 0, 70}, hidden, inner});
+      check_case(device(), random, {{5, 4, 9, 40}, hidden, inner});
     }
   });
 }
 
 TEST_P(ExpertFfn, ReadsTheWiresBFloat16AndSkipsWhatFollowsThePayload) {
   Random random(82);
-  for_each_isa([&](cpu::Isa) {
-    check_case(device_, random, {{2, 0, 37}, 24, 20, true, 0});
-    check_case(device_, random, {{2, 0, 37}, 24, 20, true, 6});
-    check_case(device_, random, {{2, 0, 37}, 24, 20, false, 5});
+  for_each_isa(device(), [&](cpu::Isa) {
+    check_case(device(), random, {{2, 0, 37}, 24, 20, true, 0});
+    check_case(device(), random, {{2, 0, 37}, 24, 20, true, 6});
+    check_case(device(), random, {{2, 0, 37}, 24, 20, false, 5});
   });
 }
 
@@ -144,12 +138,12 @@ TEST_P(ExpertFfn, WithoutRowsTouchesNothing) {
   Experts experts(random, 2, 8, 4);
   const std::vector<std::int32_t> offsets{0, 0, 0};
   const std::vector<ExpertWeights> weights = experts.weights();
-  device_.run(&Ops::expert_ffn, ExpertFfnArgs{.input = Tensor(nullptr, DType::kFloat32, {0, 8}),
-                                              .row_indices = Tensor(nullptr, DType::kInt32, {0}),
-                                              .expert_offsets = offsets,
-                                              .experts = weights,
-                                              .scratch = {},
-                                              .output = Tensor(nullptr, DType::kFloat32, {0, 8})});
+  device().run(&Ops::expert_ffn, ExpertFfnArgs{.input = Tensor(nullptr, DType::kFloat32, {0, 8}),
+                                               .row_indices = Tensor(nullptr, DType::kInt32, {0}),
+                                               .expert_offsets = offsets,
+                                               .experts = weights,
+                                               .scratch = {},
+                                               .output = Tensor(nullptr, DType::kFloat32, {0, 8})});
 }
 
 TEST_P(ExpertFfn, BadGroupsScratchAndIndicesAreRefused) {
@@ -166,22 +160,15 @@ TEST_P(ExpertFfn, BadGroupsScratchAndIndicesAreRefused) {
                      .scratch = view(scratch, {48}),
                      .output = view(output, {3, 8})};
   {
-    Device inline_device;
-    expect_error(ErrorKind::kInternal, "row_indices[1] is 3",
-                 [&] { inline_device.run(&Ops::expert_ffn, args); });
+    // A worker stream would stay broken, so this one's stream is its own.
+    Device own = make_device();
+    expect_error(ErrorKind::kInternal, "row_indices[1] is 3", [&] { own.run(&Ops::expert_ffn, args); });
   }
   args.scratch = view(scratch, {47});
-  expect_error(ErrorKind::kInternal, "scratch is smaller", [&] { device_.run(&Ops::expert_ffn, args); });
+  expect_error(ErrorKind::kInternal, "scratch is smaller", [&] { device().run(&Ops::expert_ffn, args); });
   offsets = {0, 1, 2};
-  expect_error(ErrorKind::kInternal, "number of rows", [&] { device_.run(&Ops::expert_ffn, args); });
+  expect_error(ErrorKind::kInternal, "number of rows", [&] { device().run(&Ops::expert_ffn, args); });
 }
-
-INSTANTIATE_TEST_SUITE_P(AllModes, ExpertFfn,
-                         testing::Values(Mode{false, false}, Mode{true, false}, Mode{false, true}),
-                         [](const auto& p) {
-                           return std::string(p.param.deterministic ? "deterministic" : "fast") +
-                                  (p.param.worker ? "_worker" : "");
-                         });
 
 }  // namespace
 }  // namespace aurora::kernel_test

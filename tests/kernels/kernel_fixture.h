@@ -1,4 +1,4 @@
-// What the kernel tests share: random inputs, a backend with one stream, and error bounds.
+// What the kernel tests share: random inputs, tensors over vectors, and error bounds.
 //
 // Bounds are those of Higham, "Accuracy and Stability of Numerical Algorithms": a sum of n float32 products
 // in any order is off by at most gamma(n) times the sum of their magnitudes.
@@ -6,19 +6,16 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <iostream>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "kernels/backend_registry.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/ops.h"
+#include "tests/kernels/device.h"
 
 namespace aurora::kernel_test {
 
@@ -28,9 +25,6 @@ inline double gamma(std::int64_t num_operations) {
   const double nu = static_cast<double>(num_operations) * kUnitRoundoff;
   return nu / (1 - nu);
 }
-
-/// A deadline no healthy test meets.
-inline Deadline soon() { return std::chrono::steady_clock::now() + std::chrono::seconds(60); }
 
 /// Numbers from a fixed seed, which is printed.
 class Random {
@@ -78,40 +72,6 @@ inline std::vector<float> from_bfloat16(const std::vector<std::uint16_t>& values
   std::vector<float> wide;
   for (const std::uint16_t value : values) wide.push_back(bfloat16_to_float(value));
   return wide;
-}
-
-/// A CPU backend and one stream of it.
-class Device {
- public:
-  explicit Device(const BackendOptions& options = {})
-      : backend_(create_backend("cpu", options)), stream_(backend_->create_stream()) {}
-
-  Backend& backend() { return *backend_; }
-  Stream& stream() { return *stream_; }
-  const Ops& ops() const { return backend_->ops(); }
-  void finish() { stream_->synchronize(soon()); }
-
-  template <typename Args>
-  void run(void (Ops::*operation)(Stream&, const Args&) const, const Args& args) {
-    (ops().*operation)(*stream_, args);
-    finish();
-  }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
-};
-
-/// Runs `body(isa)` with the kernels limited to each instruction set that this processor has.
-template <typename Body>
-void for_each_isa(const Body& body) {
-  for (const cpu::Isa isa : {cpu::Isa::kBaseline, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
-    if (isa > cpu::detected_isa()) continue;
-    SCOPED_TRACE("instruction set " + std::to_string(static_cast<int>(isa)));
-    cpu::limit_isa(isa);
-    body(isa);
-  }
-  cpu::limit_isa(cpu::detected_isa());
 }
 
 /// Expects that `body()` throws `kind` and that the text contains `part`.

@@ -44,15 +44,15 @@ void check_linear(Device& device, Random& random, const Problem& problem) {
   }
 }
 
-class Linear : public testing::TestWithParam<bool> {};
+class Linear : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Linear, testing::ValuesIn(every_gemm()), variant_name);
 
 TEST_P(Linear, EqualsTheNaiveSumForAwkwardShapes) {
   Random random(21);
-  Device device({.deterministic = GetParam()});
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t m : {1, 2, 3, 4, 5, 7, 8, 9, 17, 33, 64}) {
       for (const std::int64_t k : {1, 15, 16, 17, 33, 130}) {
-        for (const std::int64_t n : {1, 2, 3, 4, 5, 16, 31}) check_linear(device, random, {m, k, n});
+        for (const std::int64_t n : {1, 2, 3, 4, 5, 16, 31}) check_linear(device(), random, {m, k, n});
       }
     }
   });
@@ -60,13 +60,12 @@ TEST_P(Linear, EqualsTheNaiveSumForAwkwardShapes) {
 
 TEST_P(Linear, AddsTheBiasAndTheFormerOutput) {
   Random random(22);
-  Device device({.deterministic = GetParam()});
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t m : {1, 6, 40}) {
       for (const std::int64_t n : {1, 7, 32}) {
-        check_linear(device, random, {m, 24, n, true, false});
-        check_linear(device, random, {m, 24, n, false, true});
-        check_linear(device, random, {m, 24, n, true, true});
+        check_linear(device(), random, {m, 24, n, true, false});
+        check_linear(device(), random, {m, 24, n, false, true});
+        check_linear(device(), random, {m, 24, n, true, true});
       }
     }
   });
@@ -74,44 +73,37 @@ TEST_P(Linear, AddsTheBiasAndTheFormerOutput) {
 
 TEST_P(Linear, HandlesMatricesBeyondOneCacheBlock) {
   Random random(23);
-  Device device({.deterministic = GetParam()});
-  check_linear(device, random, {300, 700, 20});
-  check_linear(device, random, {3, 40000, 5});
+  check_linear(device(), random, {300, 700, 20});
+  check_linear(device(), random, {3, 40000, 5});
 }
 
 TEST_P(Linear, WithoutRowsTouchesNothing) {
-  Device device({.deterministic = GetParam()});
   std::vector<float> weight(32);
-  device.run(&Ops::linear, LinearArgs{.input = Tensor(nullptr, DType::kFloat32, {0, 8}),
-                                      .weight = view(weight, {4, 8}),
-                                      .bias = {},
-                                      .output = Tensor(nullptr, DType::kFloat32, {0, 4})});
+  device().run(&Ops::linear, LinearArgs{.input = Tensor(nullptr, DType::kFloat32, {0, 8}),
+                                        .weight = view(weight, {4, 8}),
+                                        .bias = {},
+                                        .output = Tensor(nullptr, DType::kFloat32, {0, 4})});
 }
 
 TEST_P(Linear, WithoutInputsGivesTheBias) {
-  Device device({.deterministic = GetParam()});
   std::vector<float> bias{1, 2, 3};
   std::vector<float> output(6, 9.0F);
-  device.run(&Ops::linear, LinearArgs{.input = Tensor(nullptr, DType::kFloat32, {2, 0}),
-                                      .weight = Tensor(nullptr, DType::kFloat32, {3, 0}),
-                                      .bias = view(bias, {3}),
-                                      .output = view(output, {2, 3})});
+  device().run(&Ops::linear, LinearArgs{.input = Tensor(nullptr, DType::kFloat32, {2, 0}),
+                                        .weight = Tensor(nullptr, DType::kFloat32, {3, 0}),
+                                        .bias = view(bias, {3}),
+                                        .output = view(output, {2, 3})});
   EXPECT_EQ(output, (std::vector<float>{1, 2, 3, 1, 2, 3}));
 }
 
 TEST_P(Linear, AMisshapenTensorIsNamedWithBothShapes) {
-  Device device({.deterministic = GetParam()});
   std::vector<float> values(64);
   expect_error(ErrorKind::kInternal, "linear: weight is [4, 8], expected [4, 7]", [&] {
-    device.run(&Ops::linear, LinearArgs{.input = view(values, {2, 7}),
-                                        .weight = view(values, {4, 8}),
-                                        .bias = {},
-                                        .output = view(values, {2, 4})});
+    device().run(&Ops::linear, LinearArgs{.input = view(values, {2, 7}),
+                                          .weight = view(values, {4, 8}),
+                                          .bias = {},
+                                          .output = view(values, {2, 4})});
   });
 }
-
-INSTANTIATE_TEST_SUITE_P(BothModes, Linear, testing::Bool(),
-                         [](const auto& p) { return p.param ? "deterministic" : "fast"; });
 
 }  // namespace
 }  // namespace aurora::kernel_test

@@ -138,32 +138,32 @@ void check_world(Device& device, Random& random, World& world, std::int32_t wind
   }
 }
 
-TEST(PagedAttention, EqualsTheFormulaForAwkwardShapes) {
+class PagedAttention : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, PagedAttention, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(PagedAttention, EqualsTheFormulaForAwkwardShapes) {
   Random random(61);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const Shape& shape : {Shape{4, 2, 32, 4}, Shape{3, 3, 16, 1}, Shape{6, 1, 20, 5}, Shape{2, 1, 1, 3},
                                Shape{1, 1, 15, 16}, Shape{8, 2, 64, 7}}) {
       World world(random, shape, {1, 5, 16, 33});
-      check_world(device, random, world, 0);
+      check_world(device(), random, world, 0);
     }
   });
 }
 
-TEST(PagedAttention, AWindowHidesOlderPositions) {
+TEST_P(PagedAttention, AWindowHidesOlderPositions) {
   Random random(62);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int32_t window : {1, 2, 7, 16, 1000}) {
       World world(random, {4, 2, 24, 4}, {3, 40, 17});
-      check_world(device, random, world, window);
+      check_world(device(), random, world, window);
     }
   });
 }
 
-TEST(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside) {
+TEST_P(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside) {
   Random random(63);
-  Device device;
   const Shape shape{4, 2, 32, 4};
   World world(random, shape, {40, 23, 31});
   const std::int64_t row = shape.num_heads * shape.width;
@@ -174,7 +174,7 @@ TEST(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside) {
       whole.positions.push_back(position);
     }
     whole.query = random.normals(40 * row);
-    const std::vector<float> expected = attend(device, world, whole, 0.2F, window);
+    const std::vector<float> expected = attend(device(), world, whole, 0.2F, window);
     for (const std::int64_t chunk : {1, 2, 7, 39}) {
       for (std::int64_t first = 0; first < 40; first += chunk) {
         const std::int64_t last = std::min<std::int64_t>(40, first + chunk);
@@ -185,7 +185,7 @@ TEST(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside) {
                               whole.positions.begin() + last);
         part.query.insert(part.query.end(), whole.query.begin() + first * row,
                           whole.query.begin() + last * row);
-        const std::vector<float> output = attend(device, world, part, 0.2F, window);
+        const std::vector<float> output = attend(device(), world, part, 0.2F, window);
         EXPECT_TRUE(std::equal(output.begin() + 2 * row, output.end(), expected.begin() + first * row))
             << "chunk " << chunk << " at " << first;
       }
@@ -193,31 +193,29 @@ TEST(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside) {
   }
 }
 
-TEST(PagedAttention, ExtremeScoresGiveNoNaN) {
+TEST_P(PagedAttention, ExtremeScoresGiveNoNaN) {
   Random random(64);
-  Device device;
   World world(random, {1, 1, 16, 4}, {20});
   Queries queries{{0}, {19}, random.normals(16)};
   for (float& value : queries.query) value *= 1e6F;
-  for (const float value : attend(device, world, queries, 1.0F, 0)) EXPECT_TRUE(std::isfinite(value));
+  for (const float value : attend(device(), world, queries, 1.0F, 0)) EXPECT_TRUE(std::isfinite(value));
 }
 
-TEST(PagedAttention, BlocksAndSequencesOutOfRangeAreNamed) {
+TEST_P(PagedAttention, BlocksAndSequencesOutOfRangeAreNamed) {
   Random random(65);
-  Device device;
   World world(random, {1, 1, 16, 4}, {8});
   Queries queries{{1}, {3}, random.normals(16)};
   expect_error(ErrorKind::kInternal, "sequence_index[0] is 1",
-               [&] { attend(device, world, queries, 1.0F, 0); });
+               [&] { attend(device(), world, queries, 1.0F, 0); });
   queries.sequences = {0};
   queries.positions = {8};
-  expect_error(ErrorKind::kInternal, "must be in [0, 2)", [&] { attend(device, world, queries, 1.0F, 0); });
+  expect_error(ErrorKind::kInternal, "must be in [0, 2)", [&] { attend(device(), world, queries, 1.0F, 0); });
   queries.positions = {-1};
-  expect_error(ErrorKind::kInternal, "negative", [&] { attend(device, world, queries, 1.0F, 0); });
+  expect_error(ErrorKind::kInternal, "negative", [&] { attend(device(), world, queries, 1.0F, 0); });
   queries.positions = {7};
   world.block_tables[1] = 99;
   expect_error(ErrorKind::kInternal, "block_tables[1] is 99",
-               [&] { attend(device, world, queries, 1.0F, 0); });
+               [&] { attend(device(), world, queries, 1.0F, 0); });
 }
 
 }  // namespace

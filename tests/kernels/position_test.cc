@@ -4,10 +4,12 @@
 namespace aurora::kernel_test {
 namespace {
 
-TEST(Rope, RotatesEachPairByItsAngle) {
+class Rope : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Rope, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(Rope, RotatesEachPairByItsAngle) {
   Random random(51);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t half : {1, 3, 8, 16, 17, 32}) {
       const std::int64_t num_tokens = 5, num_heads = 3, num_positions = 9;
       std::vector<float> heads = random.normals(num_tokens * num_heads * 2 * half);
@@ -15,9 +17,9 @@ TEST(Rope, RotatesEachPairByItsAngle) {
       std::vector<float> cosine = random.normals(num_positions * half);
       std::vector<float> sine = random.normals(num_positions * half);
       std::vector<std::int32_t> positions = random.indices(num_tokens, num_positions);
-      device.run(&Ops::rope,
-                 RopeArgs{view(heads, {num_tokens, num_heads, 2 * half}), view(positions, {num_tokens}),
-                          view(cosine, {num_positions, half}), view(sine, {num_positions, half})});
+      device().run(&Ops::rope,
+                   RopeArgs{view(heads, {num_tokens, num_heads, 2 * half}), view(positions, {num_tokens}),
+                            view(cosine, {num_positions, half}), view(sine, {num_positions, half})});
       for (std::int64_t row = 0; row < num_tokens * num_heads; ++row) {
         const std::int64_t angle = positions[static_cast<std::size_t>(row / num_heads)] * half;
         for (std::int64_t i = 0; i < half; ++i) {
@@ -36,23 +38,24 @@ TEST(Rope, RotatesEachPairByItsAngle) {
   });
 }
 
-TEST(Rope, PositionsBeyondTheTableAndOddHeadsAreRefused) {
-  Device device;
+TEST_P(Rope, PositionsBeyondTheTableAndOddHeadsAreRefused) {
   std::vector<float> heads(8), table(8);
   std::vector<std::int32_t> positions{2};
   expect_error(ErrorKind::kInternal, "positions[0] is 2, must be in [0, 2)", [&] {
-    device.run(&Ops::rope, RopeArgs{view(heads, {1, 1, 8}), view(positions, {1}), view(table, {2, 4}),
-                                    view(table, {2, 4})});
+    device().run(&Ops::rope, RopeArgs{view(heads, {1, 1, 8}), view(positions, {1}), view(table, {2, 4}),
+                                      view(table, {2, 4})});
   });
   expect_error(ErrorKind::kInternal, "odd", [&] {
-    device.run(&Ops::rope, RopeArgs{view(heads, {1, 1, 7}), view(positions, {1}), view(table, {2, 3}),
-                                    view(table, {2, 3})});
+    device().run(&Ops::rope, RopeArgs{view(heads, {1, 1, 7}), view(positions, {1}), view(table, {2, 3}),
+                                      view(table, {2, 3})});
   });
 }
 
-TEST(AppendKv, PutsEveryTokenIntoItsSlotAndNothingElse) {
+class AppendKv : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, AppendKv, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(AppendKv, PutsEveryTokenIntoItsSlotAndNothingElse) {
   Random random(52);
-  Device device;
   const std::int64_t num_blocks = 5, block_size = 3, num_heads = 2, width = 7, row = num_heads * width;
   std::vector<float> key_cache(static_cast<std::size_t>(num_blocks * block_size * row), -1.0F);
   std::vector<float> value_cache(key_cache.size(), -2.0F);
@@ -69,12 +72,12 @@ TEST(AppendKv, PutsEveryTokenIntoItsSlotAndNothingElse) {
   const AppendKvArgs args{view(key, {4, num_heads, width}), view(value, {4, num_heads, width}),
                           view(slots, {4}), view(key_cache, {num_blocks, block_size, num_heads, width}),
                           view(value_cache, {num_blocks, block_size, num_heads, width})};
-  device.run(&Ops::append_kv, args);
+  device().run(&Ops::append_kv, args);
   EXPECT_EQ(key_cache, expected_keys);
   EXPECT_EQ(value_cache, expected_values);
   slots[2] = 15;
   expect_error(ErrorKind::kInternal, "slots[2] is 15, must be in [0, 15)",
-               [&] { device.run(&Ops::append_kv, args); });
+               [&] { device().run(&Ops::append_kv, args); });
 }
 
 }  // namespace

@@ -70,10 +70,12 @@ void check_weights(const std::vector<float>& logits, std::int64_t num_experts, s
   }
 }
 
-TEST(Route, ChoosesTheLargestScoresAndWeighsThem) {
+class Route : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Route, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(Route, ChoosesTheLargestScoresAndWeighsThem) {
   Random random(71);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const RouterScoring scoring : {RouterScoring::kSoftmax, RouterScoring::kSigmoid}) {
       for (const bool normalize : {false, true}) {
         for (const auto& [num_experts, top_k] : std::vector<std::pair<std::int64_t, std::int64_t>>{
@@ -81,7 +83,7 @@ TEST(Route, ChoosesTheLargestScoresAndWeighsThem) {
           const std::int64_t num_tokens = 9;
           const std::vector<float> logits = random.normals(num_tokens * num_experts);
           const Options options{scoring, normalize};
-          const Routed routed = route(device, logits, num_experts, top_k, options);
+          const Routed routed = route(device(), logits, num_experts, top_k, options);
           check_weights(logits, num_experts, top_k, options, routed);
           for (std::int64_t token = 0; token < num_tokens; ++token) {
             const float* row = logits.data() + token * num_experts;
@@ -96,24 +98,21 @@ TEST(Route, ChoosesTheLargestScoresAndWeighsThem) {
   });
 }
 
-TEST(Route, TiesGoToTheLowerExpert) {
-  Device device;
-  const Routed routed = route(device, {1, 3, 3, 0, 3, 1, 5, 5, 5, 5, 5, 5}, 6, 4, {});
+TEST_P(Route, TiesGoToTheLowerExpert) {
+  const Routed routed = route(device(), {1, 3, 3, 0, 3, 1, 5, 5, 5, 5, 5, 5}, 6, 4, {});
   EXPECT_EQ(routed.ids, (std::vector<std::int32_t>{1, 2, 4, 0, 0, 1, 2, 3}));
   EXPECT_EQ(routed.weights[0], routed.weights[1]);
   EXPECT_EQ(routed.weights[4], 0.25F);
 }
 
-TEST(Route, LogitsWhoseScoresRoundAlikeKeepTheirOrder) {
-  Device device;
+TEST_P(Route, LogitsWhoseScoresRoundAlikeKeepTheirOrder) {
   // Both sigmoids are 1 in float32.
-  EXPECT_EQ(route(device, {30, 40, 35, -1}, 4, 3, {RouterScoring::kSigmoid, true}).ids,
+  EXPECT_EQ(route(device(), {30, 40, 35, -1}, 4, 3, {RouterScoring::kSigmoid, true}).ids,
             (std::vector<std::int32_t>{1, 2, 0}));
 }
 
-TEST(Route, GivenIdsAreKeptAndWeighed) {
+TEST_P(Route, GivenIdsAreKeptAndWeighed) {
   Random random(72);
-  Device device;
   const std::vector<float> logits = random.normals(5 * 12);
   std::vector<std::int32_t> given;
   for (int token = 0; token < 5; ++token) {
@@ -121,47 +120,43 @@ TEST(Route, GivenIdsAreKeptAndWeighed) {
   }
   for (const RouterScoring scoring : {RouterScoring::kSoftmax, RouterScoring::kSigmoid}) {
     for (const bool normalize : {false, true}) {
-      const Routed routed = route(device, logits, 12, 3, {scoring, normalize}, &given);
+      const Routed routed = route(device(), logits, 12, 3, {scoring, normalize}, &given);
       EXPECT_EQ(routed.ids, given);
       check_weights(logits, 12, 3, {scoring, normalize}, routed);
     }
   }
   given[4] = 12;
   expect_error(ErrorKind::kInternal, "expert_ids[4] is 12",
-               [&] { route(device, logits, 12, 3, {}, &given); });
+               [&] { route(device(), logits, 12, 3, {}, &given); });
 }
 
-TEST(Route, TheWeightsOfATokenDoNotDependOnItsNeighbours) {
+TEST_P(Route, TheWeightsOfATokenDoNotDependOnItsNeighbours) {
   Random random(73);
-  Device device;
   const std::vector<float> logits = random.normals(64 * 16);
-  const Routed all = route(device, logits, 16, 4, {});
+  const Routed all = route(device(), logits, 16, 4, {});
   for (std::ptrdiff_t token = 0; token < 64; ++token) {
     const Routed alone =
-        route(device, {logits.begin() + token * 16, logits.begin() + (token + 1) * 16}, 16, 4, {});
+        route(device(), {logits.begin() + token * 16, logits.begin() + (token + 1) * 16}, 16, 4, {});
     EXPECT_TRUE(std::equal(alone.ids.begin(), alone.ids.end(), all.ids.begin() + token * 4));
     EXPECT_TRUE(std::equal(alone.weights.begin(), alone.weights.end(), all.weights.begin() + token * 4));
   }
 }
 
-TEST(Route, AllScoresZeroGivesFiniteWeights) {
-  Device device;
+TEST_P(Route, AllScoresZeroGivesFiniteWeights) {
   const std::vector<float> logits(4, -1000.0F);
-  const Routed sigmoid = route(device, logits, 4, 2, {RouterScoring::kSigmoid, true});
+  const Routed sigmoid = route(device(), logits, 4, 2, {RouterScoring::kSigmoid, true});
   for (const float weight : sigmoid.weights) EXPECT_TRUE(std::isfinite(weight));
   EXPECT_EQ(sigmoid.ids, (std::vector<std::int32_t>{0, 1}));
 }
 
-TEST(Route, NaNRanksLowestAndIdsStayValid) {
-  Device device;
+TEST_P(Route, NaNRanksLowestAndIdsStayValid) {
   const float nan = std::nanf("");
-  EXPECT_EQ(route(device, {nan, 1, nan, 2}, 4, 3, {}).ids, (std::vector<std::int32_t>{3, 1, 0}));
-  EXPECT_EQ(route(device, {nan, nan, nan, nan}, 4, 2, {}).ids, (std::vector<std::int32_t>{0, 1}));
+  EXPECT_EQ(route(device(), {nan, 1, nan, 2}, 4, 3, {}).ids, (std::vector<std::int32_t>{3, 1, 0}));
+  EXPECT_EQ(route(device(), {nan, nan, nan, nan}, 4, 2, {}).ids, (std::vector<std::int32_t>{0, 1}));
 }
 
-TEST(Route, MoreChoicesThanExpertsAreRefused) {
-  Device device;
-  expect_error(ErrorKind::kInternal, "top_k exceeds", [&] { route(device, {1, 2}, 2, 3, {}); });
+TEST_P(Route, MoreChoicesThanExpertsAreRefused) {
+  expect_error(ErrorKind::kInternal, "top_k exceeds", [&] { route(device(), {1, 2}, 2, 3, {}); });
 }
 
 }  // namespace

@@ -6,16 +6,18 @@
 namespace aurora::kernel_test {
 namespace {
 
-TEST(Embed, CopiesTheRowsOfTheTable) {
+class Embed : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Embed, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(Embed, CopiesTheRowsOfTheTable) {
   Random random(41);
-  Device device;
   for (const std::int64_t width : {1, 16, 33}) {
     for (const std::int64_t num_tokens : {0, 1, 10, 11}) {
       std::vector<float> table = random.normals(10 * width);
       std::vector<std::int32_t> ids = random.indices(num_tokens, 10);
       std::vector<float> output(static_cast<std::size_t>(num_tokens * width));
-      device.run(&Ops::embed, EmbedArgs{view(table, {10, width}), view(ids, {num_tokens}),
-                                        view(output, {num_tokens, width})});
+      device().run(&Ops::embed, EmbedArgs{view(table, {10, width}), view(ids, {num_tokens}),
+                                          view(output, {num_tokens, width})});
       for (std::size_t i = 0; i < output.size(); ++i) {
         const auto row = i / static_cast<std::size_t>(width);
         const auto column = i % static_cast<std::size_t>(width);
@@ -26,23 +28,24 @@ TEST(Embed, CopiesTheRowsOfTheTable) {
   }
 }
 
-TEST(Embed, AnIdOutsideTheVocabularyIsNamed) {
-  Device device;
+TEST_P(Embed, AnIdOutsideTheVocabularyIsNamed) {
   std::vector<float> table(40);
   std::vector<float> output(8);
   for (const std::int32_t bad : {-1, 10, 1000000}) {
     std::vector<std::int32_t> ids{3, bad};
     expect_error(
         ErrorKind::kInternal, "token_ids[1] is " + std::to_string(bad) + ", must be in [0, 10)", [&] {
-          device.run(&Ops::embed, EmbedArgs{view(table, {10, 4}), view(ids, {2}), view(output, {2, 4})});
+          device().run(&Ops::embed, EmbedArgs{view(table, {10, 4}), view(ids, {2}), view(output, {2, 4})});
         });
   }
 }
 
-TEST(GatherRows, CopiesAndConvertsBetweenFloat32AndBFloat16) {
+class GatherRows : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, GatherRows, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(GatherRows, CopiesAndConvertsBetweenFloat32AndBFloat16) {
   Random random(42);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t width : {1, 15, 16, 17, 40}) {
       const std::int64_t num_rows = 13;
       std::vector<float> input = random.normals(5 * width);
@@ -53,14 +56,14 @@ TEST(GatherRows, CopiesAndConvertsBetweenFloat32AndBFloat16) {
       std::vector<float> wide(count), widened(count);
       std::vector<std::uint16_t> narrow(count), narrowed(count);
       const Tensor index = view(indices, {num_rows});
-      device.run(&Ops::gather_rows,
-                 GatherRowsArgs{view(input, {5, width}), index, view(wide, {num_rows, width})});
-      device.run(&Ops::gather_rows,
-                 GatherRowsArgs{view(input, {5, width}), index, view(narrowed, {num_rows, width})});
-      device.run(&Ops::gather_rows,
-                 GatherRowsArgs{view(narrow_input, {5, width}), index, view(narrow, {num_rows, width})});
-      device.run(&Ops::gather_rows,
-                 GatherRowsArgs{view(narrow_input, {5, width}), index, view(widened, {num_rows, width})});
+      device().run(&Ops::gather_rows,
+                   GatherRowsArgs{view(input, {5, width}), index, view(wide, {num_rows, width})});
+      device().run(&Ops::gather_rows,
+                   GatherRowsArgs{view(input, {5, width}), index, view(narrowed, {num_rows, width})});
+      device().run(&Ops::gather_rows,
+                   GatherRowsArgs{view(narrow_input, {5, width}), index, view(narrow, {num_rows, width})});
+      device().run(&Ops::gather_rows,
+                   GatherRowsArgs{view(narrow_input, {5, width}), index, view(widened, {num_rows, width})});
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t at = static_cast<std::size_t>(indices[i / static_cast<std::size_t>(width)]) *
                                    static_cast<std::size_t>(width) +
@@ -74,21 +77,20 @@ TEST(GatherRows, CopiesAndConvertsBetweenFloat32AndBFloat16) {
   });
 }
 
-TEST(GatherRows, AnIndexOutOfRangeIsNamed) {
-  Device device;
+TEST_P(GatherRows, AnIndexOutOfRangeIsNamed) {
   std::vector<float> input(8), output(8);
   std::vector<std::int32_t> indices{0, 2};
   expect_error(ErrorKind::kInternal, "gather_rows: indices[1] is 2", [&] {
-    device.run(&Ops::gather_rows,
-               GatherRowsArgs{view(input, {2, 4}), view(indices, {2}), view(output, {2, 4})});
+    device().run(&Ops::gather_rows,
+                 GatherRowsArgs{view(input, {2, 4}), view(indices, {2}), view(output, {2, 4})});
   });
 }
 
-class PackRows : public testing::TestWithParam<bool> {};
+class PackRows : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, PackRows, testing::ValuesIn(every_way()), variant_name);
 
 TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
   Random random(43);
-  Device device({.worker_streams = GetParam()});
   for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
     for (const std::int64_t width : {1, 5, 16, 20}) {
       const std::int64_t num_rows = 7;
@@ -100,15 +102,15 @@ TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
       std::vector<std::int32_t> headers = random.indices(num_rows * 3, 1000);
       const std::vector<std::int32_t> expected_headers = headers;
       std::vector<std::byte> output(row_bytes * num_rows, std::byte{0xee});
-      device.ops().pack_rows(device.stream(), {.input = view(input, {4, width}),
-                                               .indices = view(indices, {num_rows}),
-                                               .headers = std::as_bytes(std::span(headers)),
-                                               .header_offset = header_offset,
-                                               .row_bytes = row_bytes,
-                                               .wire_dtype = wire,
-                                               .output = output.data()});
+      device().submit(&Ops::pack_rows, PackRowsArgs{.input = view(input, {4, width}),
+                                                    .indices = view(indices, {num_rows}),
+                                                    .headers = std::as_bytes(std::span(headers)),
+                                                    .header_offset = header_offset,
+                                                    .row_bytes = row_bytes,
+                                                    .wire_dtype = wire,
+                                                    .output = output.data()});
       headers.assign(headers.size(), -1);  // the span was copied at submission
-      device.finish();
+      device().finish();
       for (std::size_t row = 0; row < static_cast<std::size_t>(num_rows); ++row) {
         const std::byte* packed = output.data() + row * row_bytes;
         for (std::size_t i = 0; i < static_cast<std::size_t>(width); ++i) {
@@ -130,7 +132,6 @@ TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
 }
 
 TEST_P(PackRows, AHeaderThatDoesNotFitIsRefused) {
-  Device device({.worker_streams = GetParam()});
   std::vector<float> input(16);
   std::vector<std::int32_t> indices{0, 1};
   std::vector<std::byte> headers(8);
@@ -142,14 +143,11 @@ TEST_P(PackRows, AHeaderThatDoesNotFitIsRefused) {
                     .row_bytes = 16,
                     .wire_dtype = DType::kFloat32,
                     .output = output.data()};
-  expect_error(ErrorKind::kInternal, "row_bytes is too small", [&] { device.run(&Ops::pack_rows, args); });
+  expect_error(ErrorKind::kInternal, "row_bytes is too small", [&] { device().run(&Ops::pack_rows, args); });
   args.row_bytes = 32;
   args.header_offset = 12;
-  expect_error(ErrorKind::kInternal, "overlaps the payload", [&] { device.run(&Ops::pack_rows, args); });
+  expect_error(ErrorKind::kInternal, "overlaps the payload", [&] { device().run(&Ops::pack_rows, args); });
 }
-
-INSTANTIATE_TEST_SUITE_P(BothStreams, PackRows, testing::Bool(),
-                         [](const auto& p) { return p.param ? "worker" : "inline"; });
 
 // A combine of random shape: each row has from 0 to 5 terms.
 struct Combine {
@@ -193,10 +191,12 @@ struct Combine {
   }
 };
 
-TEST(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
+class WeightedSum : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, WeightedSum, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
   Random random(44);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t width : {1, 15, 16, 17, 128}) {
       for (const std::int64_t num_rows : {1, 6, 20}) {
         Combine combine(random, num_rows, 9, width);
@@ -212,7 +212,7 @@ TEST(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
                 .weights = weighted ? view(combine.weights, {combine.num_terms()}) : Tensor(),
                 .initial = starts_anew ? Tensor() : view(output, {num_rows, width}),
                 .output = view(output, {num_rows, width})};
-            device.run(&Ops::weighted_sum, args);
+            device().run(&Ops::weighted_sum, args);
             EXPECT_EQ(output, combine.sum(input, starts_anew ? nullptr : &initial, weighted));
           }
         }
@@ -221,42 +221,40 @@ TEST(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
   });
 }
 
-TEST(WeightedSum, ReadsAndWritesBFloat16AndSumsInFloat32) {
+TEST_P(WeightedSum, ReadsAndWritesBFloat16AndSumsInFloat32) {
   Random random(45);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t width : {5, 16, 37}) {
       Combine combine(random, 8, 6, width);
       std::vector<std::uint16_t> input = to_bfloat16(random.normals(6 * width));
       std::vector<std::uint16_t> output(static_cast<std::size_t>(8 * width));
-      device.run(&Ops::weighted_sum, WeightedSumArgs{.input = view(input, {6, width}),
-                                                     .offsets = view(combine.offsets, {9}),
-                                                     .indices = view(combine.indices, {combine.num_terms()}),
-                                                     .weights = view(combine.weights, {combine.num_terms()}),
-                                                     .initial = {},
-                                                     .output = view(output, {8, width})});
+      device().run(&Ops::weighted_sum,
+                   WeightedSumArgs{.input = view(input, {6, width}),
+                                   .offsets = view(combine.offsets, {9}),
+                                   .indices = view(combine.indices, {combine.num_terms()}),
+                                   .weights = view(combine.weights, {combine.num_terms()}),
+                                   .initial = {},
+                                   .output = view(output, {8, width})});
       EXPECT_EQ(output, to_bfloat16(combine.sum(from_bfloat16(input), nullptr, true)));
     }
   });
 }
 
-TEST(WeightedSum, ReadsTheTermsFromTheFirstOffsetOn) {
-  Device device;
+TEST_P(WeightedSum, ReadsTheTermsFromTheFirstOffsetOn) {
   std::vector<float> input{1, 2, 4, 8};
   std::vector<std::int32_t> offsets{1, 2, 4};
   std::vector<std::int32_t> indices{0, 1, 2, 3};
   std::vector<float> output(2);
-  device.run(&Ops::weighted_sum, WeightedSumArgs{.input = view(input, {4, 1}),
-                                                 .offsets = view(offsets, {3}),
-                                                 .indices = view(indices, {4}),
-                                                 .weights = {},
-                                                 .initial = {},
-                                                 .output = view(output, {2, 1})});
+  device().run(&Ops::weighted_sum, WeightedSumArgs{.input = view(input, {4, 1}),
+                                                   .offsets = view(offsets, {3}),
+                                                   .indices = view(indices, {4}),
+                                                   .weights = {},
+                                                   .initial = {},
+                                                   .output = view(output, {2, 1})});
   EXPECT_EQ(output, (std::vector<float>{2, 12}));
 }
 
-TEST(WeightedSum, RowsWithoutAnyTermAreZeroOrTheInitial) {
-  Device device;
+TEST_P(WeightedSum, RowsWithoutAnyTermAreZeroOrTheInitial) {
   std::vector<std::int32_t> offsets{0, 0, 0};
   std::vector<float> initial{1, 2, 3, 4};
   std::vector<float> output(4, 9.0F);
@@ -266,15 +264,14 @@ TEST(WeightedSum, RowsWithoutAnyTermAreZeroOrTheInitial) {
                        .weights = {},
                        .initial = {},
                        .output = view(output, {2, 2})};
-  device.run(&Ops::weighted_sum, args);
+  device().run(&Ops::weighted_sum, args);
   EXPECT_EQ(output, (std::vector<float>{0, 0, 0, 0}));
   args.initial = view(initial, {2, 2});
-  device.run(&Ops::weighted_sum, args);
+  device().run(&Ops::weighted_sum, args);
   EXPECT_EQ(output, initial);
 }
 
-TEST(WeightedSum, OffsetsAndIndicesOutOfRangeAreRefused) {
-  Device device;
+TEST_P(WeightedSum, OffsetsAndIndicesOutOfRangeAreRefused) {
   std::vector<float> input(4), output(2);
   std::vector<std::int32_t> offsets{0, 1, 2};
   std::vector<std::int32_t> indices{0, 4};
@@ -284,12 +281,12 @@ TEST(WeightedSum, OffsetsAndIndicesOutOfRangeAreRefused) {
                        .weights = {},
                        .initial = {},
                        .output = view(output, {2, 1})};
-  expect_error(ErrorKind::kInternal, "indices[1] is 4", [&] { device.run(&Ops::weighted_sum, args); });
+  expect_error(ErrorKind::kInternal, "indices[1] is 4", [&] { device().run(&Ops::weighted_sum, args); });
   indices[1] = 0;
   offsets[2] = 3;
-  expect_error(ErrorKind::kInternal, "beyond the terms", [&] { device.run(&Ops::weighted_sum, args); });
+  expect_error(ErrorKind::kInternal, "beyond the terms", [&] { device().run(&Ops::weighted_sum, args); });
   offsets = {0, 2, 1};
-  expect_error(ErrorKind::kInternal, "offsets decrease", [&] { device.run(&Ops::weighted_sum, args); });
+  expect_error(ErrorKind::kInternal, "offsets decrease", [&] { device().run(&Ops::weighted_sum, args); });
 }
 
 }  // namespace

@@ -67,14 +67,16 @@ void check_distribution(Device& device, const std::vector<float>& logits, Sampli
   }
 }
 
-TEST(Sample, GreedyTakesTheLargestLogitAndTheLowerOfTwo) {
+class Sample : public OnEveryBackend {};
+INSTANTIATE_TEST_SUITE_P(Backends, Sample, testing::ValuesIn(every_backend()), variant_name);
+
+TEST_P(Sample, GreedyTakesTheLargestLogitAndTheLowerOfTwo) {
   Random random(101);
-  Device device;
-  for_each_isa([&](cpu::Isa) {
+  for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t vocabulary : {1, 15, 16, 17, 2048, 2051}) {
       std::vector<float> logits = random.normals(3 * vocabulary);
       for (float& logit : logits) logit = std::round(4 * logit);  // many ties
-      const std::vector<std::int32_t> ids = sample(device, logits, std::vector<SamplingRow>(3));
+      const std::vector<std::int32_t> ids = sample(device(), logits, std::vector<SamplingRow>(3));
       for (std::ptrdiff_t row = 0; row < 3; ++row) {
         const auto begin = logits.begin() + row * vocabulary;
         EXPECT_EQ(ids[static_cast<std::size_t>(row)], std::max_element(begin, begin + vocabulary) - begin);
@@ -83,77 +85,69 @@ TEST(Sample, GreedyTakesTheLargestLogitAndTheLowerOfTwo) {
   });
 }
 
-TEST(Sample, FollowsTheDistributionOfEveryCombinationOfFilters) {
+TEST_P(Sample, FollowsTheDistributionOfEveryCombinationOfFilters) {
   Random random(102);
-  Device device;
   const std::vector<float> logits = random.normals(23);
   for (const float temperature : {0.3F, 1.0F, 4.0F}) {
     for (const std::int32_t top_k : {0, 1, 5, 22, 23, 1000}) {
       for (const float top_p : {1.0F, 0.9F, 0.5F, 0.01F}) {
         SCOPED_TRACE(std::to_string(temperature) + " " + std::to_string(top_k) + " " + std::to_string(top_p));
-        check_distribution(device, logits, {temperature, top_k, top_p, 0});
+        check_distribution(device(), logits, {temperature, top_k, top_p, 0});
       }
     }
   }
 }
 
-TEST(Sample, TopKKeepsAllThatEqualTheLast) {
-  Device device;
-  check_distribution(device, {2, 1, 1, 1, 0, -1}, {1.0F, 2, 1.0F, 0});
+TEST_P(Sample, TopKKeepsAllThatEqualTheLast) {
+  check_distribution(device(), {2, 1, 1, 1, 0, -1}, {1.0F, 2, 1.0F, 0});
 }
 
-TEST(Sample, TopPKeepsTheLowerOfEqualTokens) {
-  Device device;
+TEST_P(Sample, TopPKeepsTheLowerOfEqualTokens) {
   // Four equal tokens; 1 - p = 0.3 lets exactly one go, the highest id.
-  check_distribution(device, {1, 1, 1, 1}, {1.0F, 0, 0.7F, 0});
-  EXPECT_EQ(sample(device, {1, 1, 1, 1}, {{1.0F, 0, 0.7F, 0.9999F}}).front(), 2);
+  check_distribution(device(), {1, 1, 1, 1}, {1.0F, 0, 0.7F, 0});
+  EXPECT_EQ(sample(device(), {1, 1, 1, 1}, {{1.0F, 0, 0.7F, 0.9999F}}).front(), 2);
 }
 
-TEST(Sample, RandomNumbersAtTheEndsStayInRange) {
-  Device device;
-  EXPECT_EQ(sample(device, {0, 0, 0}, {{1.0F, 0, 1.0F, 0.0F}}).front(), 0);
-  EXPECT_EQ(sample(device, {0, 0, 0}, {{1.0F, 0, 1.0F, std::nextafter(1.0F, 0.0F)}}).front(), 2);
+TEST_P(Sample, RandomNumbersAtTheEndsStayInRange) {
+  EXPECT_EQ(sample(device(), {0, 0, 0}, {{1.0F, 0, 1.0F, 0.0F}}).front(), 0);
+  EXPECT_EQ(sample(device(), {0, 0, 0}, {{1.0F, 0, 1.0F, std::nextafter(1.0F, 0.0F)}}).front(), 2);
 }
 
-TEST(Sample, RowsAreDrawnEachByItsOwnRule) {
+TEST_P(Sample, RowsAreDrawnEachByItsOwnRule) {
   Random random(103);
-  Device device;
   const std::vector<float> logits = random.normals(4 * 50);
   const std::vector<SamplingRow> rows{{0, 0, 1, 0}, {1, 0, 1, 0.3F}, {0.5F, 3, 1, 0.9F}, {2, 0, 0.4F, 0.6F}};
-  const std::vector<std::int32_t> together = sample(device, logits, rows);
+  const std::vector<std::int32_t> together = sample(device(), logits, rows);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(i) * 50;
-    EXPECT_EQ(sample(device, {begin, begin + 50}, {rows[i]}).front(), together[i]);
+    EXPECT_EQ(sample(device(), {begin, begin + 50}, {rows[i]}).front(), together[i]);
   }
 }
 
-TEST(Sample, AVeryLowTemperatureIsGreedy) {
+TEST_P(Sample, AVeryLowTemperatureIsGreedy) {
   Random random(104);
-  Device device;
   const std::vector<float> logits = random.normals(100);
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
   for (const float random_number : {0.0F, 0.5F, 0.999F}) {
-    EXPECT_EQ(sample(device, logits, {{1e-30F, 0, 1.0F, random_number}}).front(), best);
+    EXPECT_EQ(sample(device(), logits, {{1e-30F, 0, 1.0F, random_number}}).front(), best);
   }
 }
 
-TEST(Sample, MinusInfinityAndNaNAreNeverChosen) {
-  Device device;
+TEST_P(Sample, MinusInfinityAndNaNAreNeverChosen) {
   const float none = -std::numeric_limits<float>::infinity();
   for (const float random_number : {0.0F, 0.5F, 0.999F}) {
-    EXPECT_EQ(sample(device, {none, std::nanf(""), 1, none}, {{1.0F, 0, 1.0F, random_number}}).front(), 2);
+    EXPECT_EQ(sample(device(), {none, std::nanf(""), 1, none}, {{1.0F, 0, 1.0F, random_number}}).front(), 2);
   }
-  EXPECT_EQ(sample(device, {std::nanf(""), 1, 3, none}, {{}}).front(), 2);
+  EXPECT_EQ(sample(device(), {std::nanf(""), 1, 3, none}, {{}}).front(), 2);
 }
 
-TEST(Sample, ARowWithoutANumberIsRefusedByItsIndex) {
-  Device device;
+TEST_P(Sample, ARowWithoutANumberIsRefusedByItsIndex) {
   expect_error(ErrorKind::kInvalidArgument, "row 1", [&] {
-    sample(device, {1, 2, std::nanf(""), -std::numeric_limits<float>::infinity()}, {{}, {}});
+    sample(device(), {1, 2, std::nanf(""), -std::numeric_limits<float>::infinity()}, {{}, {}});
   });
 }
 
-TEST(Sample, WorkerStreamsCopyTheRows) {
+TEST(SampleOnAWorkerStream, CopiesTheRowsAtSubmission) {
   Device device({.worker_streams = true});
   std::vector<float> logits{0, 1, 5, 5};
   std::vector<std::int32_t> ids(2, -1);
