@@ -14,10 +14,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Several times what an abort takes from rank to rank, so that ranks that fail together line up behind the
-/// lowest.
+/// lowest. Also enough looks: one call of `progress` need not bring in all that has arrived.
 constexpr std::chrono::milliseconds kTurn(20);
-/// Ranks above this one listen no longer than it does: half a second at most.
+/// Half a second at most.
 constexpr int kMostTurns = 25;
+
+/// How long rank `rank` listens. A rank that was stopped finds its own deadline passed when it goes on, which
+/// it does when mpirun wakes it to end it (SIGCONT, then SIGTERM): so everybody listens for one turn, also
+/// when interrupted. Longer turns are not for interrupted ranks, which must be gone within a second.
+std::chrono::milliseconds listening_time(int rank) {
+  return kTurn * (interrupting_signal() != 0 ? 1 : std::min(rank + 1, kMostTurns));
+}
 
 void stop_if_interrupted() {
   const int signal = interrupting_signal();
@@ -50,15 +57,15 @@ void RankTransport::progress() {
 void RankTransport::abort(std::string_view reason) noexcept {
   if (is_aborted_) return;
   is_aborted_ = true;
-  if (interrupting_signal() == 0) listen();
+  listen();
   if (!earlier_abort_) inner_.abort(reason);
 }
 
 void RankTransport::listen() noexcept {
-  const Clock::time_point end = Clock::now() + kTurn * std::min(inner_.rank(), kMostTurns);
+  const Clock::time_point start = Clock::now();
   try {
     // The last look comes right before the abort.
-    for (inner_.progress(); Clock::now() < end; inner_.progress()) {
+    for (inner_.progress(); Clock::now() - start < listening_time(inner_.rank()); inner_.progress()) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   } catch (const std::exception& error) {

@@ -13,7 +13,7 @@ namespace aurora {
 /// posting, `test` and `progress` throw kAborted once the process is interrupted (interrupt.h);
 /// `abort` first listens for a moment, longer on higher ranks, whether another rank has aborted already. If
 /// so, that rank has told everybody, and `earlier_abort` says what. (When a rank gets stuck, the deadlines of
-/// all others pass at the same moment.)
+/// all others pass at the same moment; and its own has passed when it is woken up again.)
 class RankTransport final : public Transport {
  public:
   explicit RankTransport(Transport& inner) : inner_(inner) {}

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/error.h"
 #include "runtime/transport/thread_transport.h"
 #include "tests/launch/thrown_text.h"
 
@@ -81,6 +82,35 @@ TEST(RankTransport, MessagesPassThrough) {
     is_received = is_received || receiver.test(receiving);
   }
   EXPECT_EQ(received, std::byte{42});
+}
+
+// Rank 0, in whose memory an abort lies that comes to light at the third look, as MPI brings in other
+// messages first.
+class HeardAtTheThirdLook final : public Transport {
+ public:
+  std::string_view name() const override { return "mpi"; }
+  int rank() const override { return 0; }
+  int num_ranks() const override { return 2; }
+  Ticket post(std::span<const Message>) override { return {}; }
+  bool test(Ticket) override { return true; }
+  void progress() override {
+    if (++num_looks_ == 3) throw Error(ErrorKind::kAborted, "rank 1 failed: rank 0 is stuck");
+  }
+  void abort(std::string_view) noexcept override { has_aborted_ = true; }
+
+  bool has_aborted() const { return has_aborted_; }
+
+ private:
+  int num_looks_ = 0;
+  bool has_aborted_ = false;
+};
+
+TEST(RankTransport, ARankThatWasStoppedAndGoesOnHearsWhatTheOthersSaidOfIt) {
+  HeardAtTheThirdLook inner;
+  RankTransport transport(inner);
+  transport.abort("nothing moved for 2 s");
+  EXPECT_EQ(transport.earlier_abort(), "rank 1 failed: rank 0 is stuck");
+  EXPECT_FALSE(inner.has_aborted());
 }
 
 }  // namespace
