@@ -13,11 +13,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Several times what an abort takes from rank to rank, so that ranks that fail together line up behind the
-/// lowest. Also enough looks: one call of `progress` need not bring in all that has arrived.
+/// Several times what an abort takes from rank to rank on machines that are not busy, so that ranks that fail
+/// together line up behind the lowest. Also enough looks: one call of `progress` need not bring in all that
+/// has arrived.
 constexpr std::chrono::milliseconds kTurn(20);
 /// Half a second at most.
 constexpr int kMostTurns = 25;
+/// How long a rank that has aborted looks whether a lower one did so at the same time: longer than a busy
+/// machine lets a process wait between its last look and its abort.
+constexpr std::chrono::milliseconds kOverlap(100);
 
 /// How long rank `rank` listens. A rank that was stopped finds its own deadline passed when it goes on, which
 /// it does when mpirun wakes it to end it (SIGCONT, then SIGTERM): so everybody listens for one turn, also
@@ -57,11 +61,18 @@ void RankTransport::progress() {
 void RankTransport::abort(std::string_view reason) noexcept {
   if (is_aborted_) return;
   is_aborted_ = true;
-  listen();
-  if (!earlier_abort_) inner_.abort(reason);
+  try {
+    listen();
+    if (earlier_abort_) return;
+    inner_.abort(reason);
+    settle();
+  } catch (const std::exception&) {
+    inner_.abort(reason);  // out of memory while failing already
+  }
 }
 
-void RankTransport::listen() noexcept {
+// Before this rank has aborted.
+void RankTransport::listen() {
   const Clock::time_point start = Clock::now();
   try {
     // The last look comes right before the abort.
@@ -71,6 +82,21 @@ void RankTransport::listen() noexcept {
   } catch (const std::exception& error) {
     earlier_abort_ = error.what();
   }
+}
+
+// After it: whether another rank's abort prevails over ours. Over rank 0's none does that comes later.
+void RankTransport::settle() {
+  const std::string own = "rank " + std::to_string(inner_.rank()) + " failed: ";
+  const Clock::time_point end = Clock::now() + kOverlap;
+  do {
+    try {
+      inner_.progress();
+    } catch (const std::exception& error) {
+      if (!std::string_view(error.what()).starts_with(own)) earlier_abort_ = error.what();
+    }
+    if (earlier_abort_ || inner_.rank() == 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  } while (Clock::now() < end);
 }
 
 }  // namespace aurora

@@ -13,7 +13,8 @@ namespace aurora {
 /// posting, `test` and `progress` throw kAborted once the process is interrupted (interrupt.h);
 /// `abort` first listens for a moment, longer on higher ranks, whether another rank has aborted already. If
 /// so, that rank has told everybody, and `earlier_abort` says what. (When a rank gets stuck, the deadlines of
-/// all others pass at the same moment; and its own has passed when it is woken up again.)
+/// all others pass at the same moment; and its own has passed when it is woken up again.) Of ranks that abort
+/// at the same moment all the same, those learn it over which another one prevails.
 class RankTransport final : public Transport {
  public:
   explicit RankTransport(Transport& inner) : inner_(inner) {}
@@ -32,7 +33,8 @@ class RankTransport final : public Transport {
   const std::optional<std::string>& earlier_abort() const { return earlier_abort_; }
 
  private:
-  void listen() noexcept;
+  void listen();
+  void settle();
 
   Transport& inner_;
   bool is_aborted_ = false;

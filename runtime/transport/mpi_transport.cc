@@ -65,7 +65,8 @@ class MpiTransport final : public Transport {
 
  private:
   void post_segments(const Message& message, Batch& batch);
-  void look_for_notice();
+  void post_notice_receive();
+  void look_for_notices();
   void throw_if_aborted() const;
   void retire_completed(Batch& batch, int num_completed, bool has_errors);
   void check_received(const Segment& segment, const MPI_Status& status, bool has_error) const;
@@ -85,6 +86,7 @@ class MpiTransport final : public Transport {
   std::shared_ptr<AbortNotice> incoming_notice_ = std::make_shared<AbortNotice>();
   MPI_Request incoming_request_ = MPI_REQUEST_NULL;
   bool has_aborted_ = false;
+  int aborting_rank_ = 0;  // when has_aborted_: the lowest that is known
   std::string abort_text_;
 };
 
@@ -106,6 +108,10 @@ MpiTransport::MpiTransport(MpiSession& session, const MpiTransportOptions& optio
   // not wait for the others.
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &messages_), "MPI_Comm_dup");
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &notices_), "MPI_Comm_dup");
+  post_notice_receive();
+}
+
+void MpiTransport::post_notice_receive() {
   check_mpi(MPI_Irecv(incoming_notice_.get(), sizeof(AbortNotice), MPI_BYTE, MPI_ANY_SOURCE, kNoticeTag,
                       notices_, &incoming_request_),
             "MPI_Irecv of abort notices");
@@ -156,7 +162,10 @@ void MpiTransport::post_segments(const Message& message, Batch& batch) {
 
 bool MpiTransport::test(Ticket ticket) {
   throw_if_aborted();
-  if (++num_tests_ % kTestsPerNoticeCheck == 0) look_for_notice();
+  if (++num_tests_ % kTestsPerNoticeCheck == 0) {
+    look_for_notices();
+    throw_if_aborted();
+  }
   Batch* batch = batches_.find(ticket);
   if (batch == nullptr) return true;
   completed_.resize(std::max(completed_.size(), batch->requests.size()));
@@ -213,30 +222,38 @@ void MpiTransport::check_received(const Segment& segment, const MPI_Status& stat
 }
 
 void MpiTransport::progress() {
+  look_for_notices();
   throw_if_aborted();
-  look_for_notice();
 }
 
 void MpiTransport::throw_if_aborted() const {
   if (has_aborted_) throw Error(ErrorKind::kAborted, abort_text_);
 }
 
-// Also advances every transfer under way: one call into MPI progresses all of them.
-void MpiTransport::look_for_notice() {
-  int has_arrived = 0;
-  check_mpi(MPI_Test(&incoming_request_, &has_arrived, MPI_STATUS_IGNORE), "MPI_Test for abort notices");
-  if (has_arrived == 0) return;
-  const AbortNotice& notice = *incoming_notice_;
-  const std::size_t length = std::min<std::size_t>(notice.text_bytes, notice.text.size());
-  abort_text_ = "rank " + std::to_string(notice.rank) + " failed: " + std::string(notice.text.data(), length);
-  has_aborted_ = true;
-  bring_to_rest();
-  throw_if_aborted();
+// Also advances every transfer under way: one call into MPI progresses all of them. Of several ranks that
+// abort the lowest counts, so that all come to agree whose reason is the job's.
+void MpiTransport::look_for_notices() {
+  for (;;) {
+    int has_arrived = 0;
+    check_mpi(MPI_Test(&incoming_request_, &has_arrived, MPI_STATUS_IGNORE), "MPI_Test for abort notices");
+    if (has_arrived == 0) return;
+    const AbortNotice notice = *incoming_notice_;
+    post_notice_receive();
+    if (has_aborted_ && notice.rank >= aborting_rank_) continue;
+    const std::size_t length = std::min<std::size_t>(notice.text_bytes, notice.text.size());
+    abort_text_ =
+        "rank " + std::to_string(notice.rank) + " failed: " + std::string(notice.text.data(), length);
+    aborting_rank_ = notice.rank;
+    if (has_aborted_) continue;
+    has_aborted_ = true;
+    bring_to_rest();
+  }
 }
 
 void MpiTransport::abort(std::string_view reason) noexcept {
   if (has_aborted_) return;
   has_aborted_ = true;
+  aborting_rank_ = rank();
   try {
     abort_text_ = "rank " + std::to_string(rank()) + " failed: " + std::string(reason);
     send_notices(reason);

@@ -65,6 +65,21 @@ TEST(MpiTransport, KeepsTwoTransportsApart) {
   EXPECT_EQ(broadcast(*first, 0, {}, 1, soon(), "a mark"), std::vector<std::byte>{one});
 }
 
+TEST(MpiTransport, OfRanksThatAbortTogetherAllComeToNameTheLowest) {
+  const auto transport = create_mpi_transport(*session);
+  transport->abort("a drill");
+  const Deadline deadline = soon();
+  std::string named;
+  while (named != "rank 0 failed: a drill" && std::chrono::steady_clock::now() < deadline) {
+    try {
+      transport->progress();
+    } catch (const Error& error) {
+      named = error.what();
+    }
+  }
+  EXPECT_EQ(named, "rank 0 failed: a drill");
+}
+
 TEST(MpiSession, KnowsItsPlace) {
   EXPECT_GE(session->rank(), 0);
   EXPECT_LT(session->rank(), session->num_ranks());
