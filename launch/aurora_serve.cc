@@ -7,14 +7,17 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/backend_registry.h"
 #include "kernels/error.h"
 #include "launch/interrupt.h"
 #include "launch/logging.h"
+#include "launch/nccl_environment.h"
 #include "launch/serve.h"
 #include "launch/serve_options.h"
 #include "runtime/transport/mpi_session.h"
 #include "runtime/transport/mpi_transport.h"
 #include "runtime/transport/thread_transport.h"
+#include "runtime/transport/transport_registry.h"
 
 extern char** environ;
 
@@ -25,6 +28,8 @@ namespace {
 constexpr std::chrono::milliseconds kInterruptGrace(700);
 /// How long the ranks of a failed job wait for each other before MPI ends them all.
 constexpr std::chrono::milliseconds kFarewellGrace(500);
+/// The same over NCCL, where a rank may need two seconds to end its transfers before it says why it failed.
+constexpr std::chrono::milliseconds kNcclFarewellGrace(3000);
 
 Environment environment_lines() {
   Environment lines;
@@ -32,15 +37,40 @@ Environment environment_lines() {
   return lines;
 }
 
+/// How long the ranks wait for each other before there is an engine: processes of a large job start minutes
+/// apart.
+constexpr std::chrono::minutes kStartTimeout(5);
+
+std::chrono::milliseconds wait_limit(const CommandLine& command) {
+  return engine_options(command.options, {}).timeout;
+}
+
+int serve_over_nccl(const CommandLine& command, const Resolved& choice, const MpiSession& session,
+                    Transport& control) {
+  GpuSeat seat;
+  std::unique_ptr<Transport> transport;
+  try {
+    seat = take_gpu_seat(session, control, kStartTimeout);
+    if (session.rank() == 0 && !seat.remark.empty()) spdlog::info("{}", seat.remark);
+    transport = create_device_transport(
+        control,
+        {.device = seat.device, .start_timeout = kStartTimeout, .launch_timeout = wait_limit(command)});
+  } catch (const std::exception& failure) {
+    return fail_rank(failure, control);
+  }
+  return serve_rank(command, {choice, seat.device}, *transport);
+}
+
 int run_on_mpi(const CommandLine& command, const Resolved& choice) {
   MpiSession session;
   int exit_code = kExitFailed;
   {
     const std::unique_ptr<Transport> transport = create_mpi_transport(session);
-    exit_code = serve_rank(command, choice, *transport);
+    exit_code = choice.name == "nccl" ? serve_over_nccl(command, choice, session, *transport)
+                                      : serve_rank(command, {choice}, *transport);
   }
   if (exit_code != kExitAnswered && exit_code != kExitSomeFailed) {
-    session.terminate_after_abort(exit_code, kFarewellGrace);
+    session.terminate_after_abort(exit_code, choice.name == "nccl" ? kNcclFarewellGrace : kFarewellGrace);
   }
   return exit_code;
 }
@@ -53,7 +83,7 @@ int run_on_threads(const CommandLine& command, const Resolved& choice) {
   for (int rank = 0; rank < num_ranks; ++rank) {
     threads.emplace_back([&, rank] {
       const std::unique_ptr<Transport> transport = fabric.connect(rank);
-      exit_codes[static_cast<std::size_t>(rank)] = serve_rank(command, choice, *transport);
+      exit_codes[static_cast<std::size_t>(rank)] = serve_rank(command, {choice}, *transport);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -71,9 +101,9 @@ int run(const std::vector<std::string>& arguments, const Environment& environmen
     return kExitAnswered;
   }
   start_logging({command.options.log_level, command.options.quiet});
-  const Resolved choice = resolve_transport(command.options.transport, launched);
+  const Resolved choice = resolve_transport(command.options, available_backends(), launched);
   install_interrupt_handlers(kInterruptGrace);
-  return choice.name == "mpi" ? run_on_mpi(command, choice) : run_on_threads(command, choice);
+  return choice.name == "threads" ? run_on_threads(command, choice) : run_on_mpi(command, choice);
 }
 
 }  // namespace

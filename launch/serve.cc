@@ -181,7 +181,8 @@ int write_outputs(const CommandLine& command, Setup& setup, const Engine& engine
   return progress.num_failed > 0 ? kExitSomeFailed : kExitAnswered;
 }
 
-int serve(const CommandLine& command, const Resolved& transport_choice, Transport& transport, Setup& setup) {
+int serve(const CommandLine& command, const RankPlace& place, Transport& transport, Setup& setup) {
+  const Resolved& transport_choice = place.transport_choice;
   const ServeOptions& options = command.options;
   const bool is_root = transport.rank() == 0;
   agree(transport, engine_options(options, {}).timeout, "configuration",
@@ -194,7 +195,7 @@ int serve(const CommandLine& command, const Resolved& transport_choice, Transpor
   }
   if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
   const std::unique_ptr<Backend> backend =
-      create_backend(setup.backend.name, {.deterministic = options.deterministic});
+      create_backend(setup.backend.name, {.deterministic = options.deterministic, .device = place.device});
   Engine engine(setup.engine, transport, *backend);
   int exit_code = kExitAnswered;
   if (options.check) {
@@ -256,35 +257,52 @@ void report_failure(const Error& error, int rank) {
   }
 }
 
+Error error_of(const std::exception& failure) {
+  if (const auto* error = dynamic_cast<const Error*>(&failure)) return *error;
+  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr) {
+    return Error(ErrorKind::kOutOfMemory, "out of host memory");
+  }
+  return Error(ErrorKind::kInternal, failure.what());
+}
+
+/// Tells the other ranks unless they have told us, and logs the cause on the rank that has it.
+void spread_failure(Error failure, RankTransport& transport) {
+  // Who only heard of a failure adds no noise: the rank that has the cause may not have learnt yet that it
+  // has it.
+  if (failure.kind() != ErrorKind::kAborted || interrupting_signal() != 0) transport.abort(failure.what());
+  if (transport.earlier_abort()) failure = Error(ErrorKind::kAborted, *transport.earlier_abort());
+  report_failure(failure, transport.rank());
+}
+
+int failed_exit_code() {
+  const int signal = interrupting_signal();
+  return signal != 0 ? 128 + signal : static_cast<int>(kExitFailed);
+}
+
 }  // namespace
 
-int serve_rank(const CommandLine& command, const Resolved& transport_choice, Transport& transport) noexcept {
+int serve_rank(const CommandLine& command, const RankPlace& place, Transport& transport) noexcept {
   set_log_rank(transport.rank());
   RankTransport rank_transport(transport);
   Setup setup;
-  std::optional<Error> failure;
   try {
-    return serve(command, transport_choice, rank_transport, setup);
-  } catch (const Error& error) {
-    failure = error;
-  } catch (const std::bad_alloc&) {
-    failure = Error(ErrorKind::kOutOfMemory, "out of host memory");
-  } catch (const std::exception& error) {
-    failure = Error(ErrorKind::kInternal, error.what());
+    return serve(command, place, rank_transport, setup);
+  } catch (const std::exception& failure) {
+    spread_failure(error_of(failure), rank_transport);
   }
-  // Who only heard of a failure adds no noise: the rank that has the cause may not have learnt yet that it
-  // has it.
-  if (failure->kind() != ErrorKind::kAborted || interrupting_signal() != 0)
-    rank_transport.abort(failure->what());
-  if (rank_transport.earlier_abort()) failure = Error(ErrorKind::kAborted, *rank_transport.earlier_abort());
-  report_failure(*failure, transport.rank());
   if (setup.outputs.feed != nullptr) {
     const BatchProgress& progress = setup.outputs.feed->progress();
     const std::filesystem::path partial = setup.outputs.feed->keep_partial();
     if (!partial.empty()) spdlog::warn("{} answers are kept in {}", progress.num_answered, partial.string());
   }
-  const int signal = interrupting_signal();
-  return signal != 0 ? 128 + signal : static_cast<int>(kExitFailed);
+  return failed_exit_code();
+}
+
+int fail_rank(const std::exception& failure, Transport& transport) noexcept {
+  set_log_rank(transport.rank());
+  RankTransport rank_transport(transport);
+  spread_failure(error_of(failure), rank_transport);
+  return failed_exit_code();
 }
 
 }  // namespace aurora

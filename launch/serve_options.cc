@@ -311,18 +311,40 @@ Resolved resolve_backend(const std::string& wanted, const std::vector<std::strin
               "--backend " + wanted + ": not in this build, which has: " + joined(available));
 }
 
-Resolved resolve_transport(const std::string& wanted, const LaunchedProcess& launched) {
-  if (wanted == "auto") {
-    if (launched.is_under_mpi) return {"mpi", "started by an MPI launcher"};
-    return {"threads", "not started by an MPI launcher"};
+namespace {
+
+/// A backend that this build lacks is refused later, by all ranks together.
+bool computes_on_gpus(const std::string& backend, const std::vector<std::string>& available) {
+  const bool has_cuda = std::find(available.begin(), available.end(), "cuda") != available.end();
+  return has_cuda && (backend == "auto" ? resolve_backend(backend, available).name : backend) == "cuda";
+}
+
+void refuse_staging(const std::string& transport, int num_ranks) {
+  throw flag_error("--transport " + transport + " moves host memory only, and " + std::to_string(num_ranks) +
+                   " ranks are to compute on GPUs; use --transport nccl under mpirun, or --backend cpu");
+}
+
+}  // namespace
+
+Resolved resolve_transport(const ServeOptions& options, const std::vector<std::string>& backends,
+                           const LaunchedProcess& launched) {
+  const std::string& wanted = options.transport;
+  const bool is_on_gpus = computes_on_gpus(options.backend, backends);
+  if (wanted == "auto" && launched.is_under_mpi) {
+    if (is_on_gpus && launched.num_processes > 1) return {"nccl", "several MPI ranks compute on GPUs"};
+    return {"mpi", "started by an MPI launcher"};
   }
-  require_transport(wanted);
+  if (wanted != "auto") require_transport(wanted);
   if (wanted == "threads" && launched.num_processes > 1) {
     throw flag_error(
         "--transport threads: the launcher started " + std::to_string(launched.num_processes) +
         " processes, and each would do all the work; start one with --ranks N, or use --transport mpi");
   }
-  return {wanted, ""};
+  const int num_ranks = wanted == "mpi" ? launched.num_processes : static_cast<int>(options.ranks);
+  const std::string& name = wanted == "auto" ? "threads" : wanted;
+  if (is_on_gpus && num_ranks > 1 && name != "nccl") refuse_staging(name, num_ranks);
+  if (wanted == "auto") return {name, "not started by an MPI launcher"};
+  return {name, ""};
 }
 
 LaunchedProcess launched_process(const Environment& environment) {

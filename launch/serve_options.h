@@ -90,9 +90,11 @@ struct LaunchedProcess {
 };
 LaunchedProcess launched_process(const Environment& environment);
 
-/// `launched` is what the MPI launcher said about this process. Threads are refused when it started several:
-/// each would do the whole work.
-Resolved resolve_transport(const std::string& wanted, const LaunchedProcess& launched);
+/// `launched` is what the MPI launcher said about this process, `backends` what this build has. Threads are
+/// refused when it started several processes: each would do the whole work. Several ranks that compute on
+/// GPUs need NCCL: "auto" takes it, and other transports are refused.
+Resolved resolve_transport(const ServeOptions& options, const std::vector<std::string>& backends,
+                           const LaunchedProcess& launched);
 
 /// The engine's options out of the run's and the models'. Throws Error(kInvalidArgument) for settings that
 /// exclude each other.

@@ -14,6 +14,9 @@
 
 namespace aurora {
 
+/// Set by a transport that hands out tickets of two tables, to tell them apart; no table has 2^31 slots.
+inline constexpr std::uint64_t kDeviceTicketBit = std::uint64_t{1} << 31;
+
 /// `Batch` is default-constructible and returns to its first state by `reset()`.
 template <typename Batch>
 class TicketTable {

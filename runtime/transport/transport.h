@@ -8,7 +8,8 @@
 // be posted: both ends skip them.
 //
 // When a rank fails it calls `abort`; every other rank's next `progress` or `test` throws Error(kAborted)
-// with the failing rank and its reason, and so do further calls of the failing rank. After that the transport
+// with the failing rank and its reason, and so do further calls of the failing rank. When several abort, one
+// prevails, the first or the lowest, and `progress` comes to name it on all of them. After that the transport
 // can only be destroyed.
 //
 // Two kinds of transport: most move bytes themselves while the host calls them, and every message lies where
@@ -70,8 +71,9 @@ class Transport {
   virtual Ticket post(std::span<const Message> messages) = 0;
   /// Whether `post_on_device` is there.
   virtual bool is_stream_ordered() const { return false; }
-  /// Enqueues all of `messages`, which lie in device memory. Throws as `post`, and kUnsupported on a transport
-  /// that is not stream-ordered.
+  /// Enqueues all of `messages`, which lie in device memory. Every rank posts every batch, one without
+  /// messages too. Throws as `post`, and kUnsupported on a transport that is not
+  /// stream-ordered.
   virtual Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order);
   /// True once every message of the batch is complete, and for a ticket spent before. Makes progress. Throws
   /// kInvalidArgument naming both ends, tag and sizes when a sender and its receiver disagree on the size
@@ -79,9 +81,9 @@ class Transport {
   virtual bool test(Ticket ticket) = 0;
   /// Advances transfers under way; throws kAborted when another rank has aborted.
   virtual void progress() = 0;
-  /// Tells all other ranks, once, that this one has failed and why; the first abort of a job is the one they
-  /// see. Does not wait for other ranks and does not throw; transfers under way come to rest within a tenth
-  /// of a second.
+  /// Tells all other ranks, once, that this one has failed and why. Does not wait for other ranks and does
+  /// not throw; transfers under way come to rest within a tenth of a second, those between devices within two
+  /// seconds.
   virtual void abort(std::string_view reason) noexcept = 0;
 };
 

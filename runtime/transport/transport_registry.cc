@@ -6,7 +6,13 @@
 
 namespace aurora {
 
-std::vector<std::string> available_transports() { return {"mpi", "threads"}; }
+std::vector<std::string> available_transports() {
+#ifdef AURORA_HAS_NCCL
+  return {"mpi", "nccl", "threads"};
+#else
+  return {"mpi", "threads"};
+#endif
+}
 
 void require_transport(std::string_view name) {
   const std::vector<std::string> names = available_transports();
@@ -15,6 +21,24 @@ void require_transport(std::string_view name) {
   for (const std::string& each : names) list += (list.empty() ? "" : ", ") + each;
   throw Error(ErrorKind::kUnsupported,
               "this build has no transport \"" + std::string(name) + "\"; choose one of: " + list);
+}
+
+std::unique_ptr<Transport> create_device_transport([[maybe_unused]] Transport& control,
+                                                   [[maybe_unused]] const NcclTransportOptions& options) {
+  require_transport("nccl");
+#ifdef AURORA_HAS_NCCL
+  return create_nccl_transport(control, options);
+#else
+  return nullptr;  // not reached
+#endif
+}
+
+std::vector<std::string> visible_gpu_uuids() {
+#ifdef AURORA_HAS_NCCL
+  return list_gpu_uuids();
+#else
+  return {};
+#endif
 }
 
 }  // namespace aurora

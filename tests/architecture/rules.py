@@ -48,6 +48,7 @@ INTERNAL_INCLUDES = [
     ("kernels/*", ["kernels/*"]),
     ("kernels/cpu/*", ["kernels/*", "kernels/cpu/*"]),
     ("kernels/cuda/*", ["kernels/*", "kernels/cuda/*"]),
+    ("runtime/transport/nccl_*", TRANSPORT_UP + ["kernels/cuda/cuda_stream.h", "kernels/cuda/check_cuda.h"]),
     ("runtime/transport/*", TRANSPORT_UP),
     ("runtime/dispatch/*", DISPATCH_UP),
     ("runtime/moe/*", MOE_UP),
@@ -76,8 +77,8 @@ INTERNAL_INCLUDES = [
 EXTERNAL_INCLUDES = [
     ("mpi.h", ["runtime/transport/mpi_*", "tests/**.cc", "benchmarks/**.cc"]),
     ("nccl.h", ["runtime/transport/nccl_*"]),
-    ("cuda**", ["kernels/cuda/*"]),
-    ("cublas**", ["kernels/cuda/*"]),
+    ("cuda**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
+    ("cublas**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
     ("cblas.h", ["kernels/cpu/*.cc", "benchmarks/**.cc"]),
     ("immintrin.h", ["kernels/cpu/*"]),
     ("nlohmann/json_fwd.hpp", ["runtime/model/*", "runtime/plan_io/*", "runtime/executor/*", "runtime/*", "launch/**",

@@ -177,11 +177,40 @@ TEST(ServeOptions, AutoSaysWhatItChoseAndAMissingChoiceSaysWhatIsThere) {
   EXPECT_EQ(resolve_backend("cpu", {"cpu"}).why, "");
   EXPECT_EQ(thrown_text([] { resolve_backend("cuda", {"cpu"}); }),
             "unsupported: --backend cuda: not in this build, which has: cpu");
-  EXPECT_EQ(resolve_transport("auto", {true, 1, 4}).name, "mpi");
-  EXPECT_EQ(resolve_transport("auto", {}).name, "threads");
-  EXPECT_EQ(resolve_transport("threads", {true, 0, 1}).name, "threads");
-  const std::string missing = thrown_text([] { resolve_transport("nccl", {}); });
-  EXPECT_NE(missing.find("\"nccl\"; choose one of: mpi, threads"), std::string::npos) << missing;
+}
+
+std::string transport_for(const std::string& wanted, const std::string& backend,
+                          const LaunchedProcess& launched, std::int64_t num_threads = 0) {
+  ServeOptions options;
+  options.transport = wanted;
+  options.backend = backend;
+  options.ranks = num_threads;
+  return resolve_transport(options, {"cpu", "cuda"}, launched).name;
+}
+
+TEST(ServeOptions, TheTransportFollowsLauncherAndBackend) {
+  const LaunchedProcess alone;
+  const LaunchedProcess one_of_four{true, 1, 4};
+  EXPECT_EQ(transport_for("auto", "cpu", one_of_four), "mpi");
+  EXPECT_EQ(transport_for("auto", "cpu", alone), "threads");
+  EXPECT_EQ(transport_for("threads", "cpu", {true, 0, 1}), "threads");
+  EXPECT_EQ(transport_for("auto", "cuda", one_of_four), "nccl");
+  EXPECT_EQ(transport_for("auto", "cuda", {true, 0, 1}), "mpi");
+  EXPECT_EQ(transport_for("auto", "cuda", alone), "threads");
+  EXPECT_EQ(transport_for("mpi", "cpu", one_of_four), "mpi");
+  ServeOptions options;
+  options.backend = "cuda";
+  EXPECT_EQ(resolve_transport(options, {"cpu"}, one_of_four).name, "mpi");  // the backend is refused later
+}
+
+TEST(ServeOptions, SeveralRanksOnGpusAreRefusedWithoutNccl) {
+  for (const std::string& text : {thrown_text([] {
+                                    transport_for("mpi", "cuda", {true, 1, 4});
+                                  }),
+                                  thrown_text([] { transport_for("threads", "cuda", {}, 4); }),
+                                  thrown_text([] { transport_for("auto", "cuda", {}, 4); })}) {
+    EXPECT_NE(text.find("moves host memory only, and 4 ranks"), std::string::npos) << text;
+  }
 }
 
 TEST(ServeOptions, TheLauncherIsKnownByItsVariables) {
@@ -197,7 +226,7 @@ TEST(ServeOptions, TheLauncherIsKnownByItsVariables) {
 }
 
 TEST(ServeOptions, ThreadsInSeveralProcessesAreRefused) {
-  const std::string text = thrown_text([] { resolve_transport("threads", {true, 0, 4}); });
+  const std::string text = thrown_text([] { transport_for("threads", "cpu", {true, 0, 4}); });
   EXPECT_NE(text.find("the launcher started 4 processes"), std::string::npos) << text;
 }
 

@@ -1,0 +1,99 @@
+// A rank's NCCL communicators over all ranks, each with a CUDA stream of its own; and how they end.
+//
+// All communicators are non-blocking: every call of NCCL returns at once, what it started is polled up to a
+// deadline, and while it is polled the caller's `poll` runs, which may throw to give up. So no failure of
+// another rank can hold this one.
+//
+// Groups of one communicator run one after the other; two communicators are for groups that may overlap.
+// Collective rule: all ranks construct with the same ids in the same order, and every message of a group
+// meets its other end in some group of the same communicator, in the order of the pair's messages.
+//
+// Threads: one at a time.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <nccl.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "runtime/transport/transport.h"
+
+namespace aurora {
+
+/// The oldest NCCL that this code is right with: the first 2.28. Aborting several communicators at once needs
+/// no more than ncclCommAbort; ncclCommRevoke of 2.28.7 is not used.
+inline constexpr int kOldestNccl = NCCL_VERSION(2, 28, 3);
+
+/// Throws kUnsupported when the NCCL library found at run time is older than `kOldestNccl`.
+void require_nccl_version();
+
+class NcclCommunicators {
+ public:
+  /// Runs while something is waited for; what it throws ends the wait.
+  using Poll = std::function<void()>;
+
+  struct Args {
+    int rank = 0;
+    int num_ranks = 1;
+    int device = 0;
+    std::span<const ncclUniqueId> ids;  // one communicator for each
+  };
+
+  /// Collective. On return all communicators are ready and all pairs are connected. Throws kTimeout when the
+  /// other ranks have not come by `deadline`, kDevice for failures of NCCL and CUDA.
+  NcclCommunicators(const Args& args, Deadline deadline, const Poll& poll);
+  /// Ends like `abort` unless `close` or `abort` ran before.
+  ~NcclCommunicators() { abort(); }
+  NcclCommunicators(const NcclCommunicators&) = delete;
+  NcclCommunicators& operator=(const NcclCommunicators&) = delete;
+
+  std::size_t size() const { return lanes_.size(); }
+  /// Highest priority, does not wait for the default stream. Valid for the life of this object.
+  cudaStream_t stream(std::size_t index) const { return lanes_[index].stream.get(); }
+
+  /// Puts `messages` as one group on the communicator's stream. On return they are on the stream, and an
+  /// event recorded there completes after them. Throws kTimeout when NCCL has not launched them by
+  /// `deadline`: it waits for earlier groups when very many are under way.
+  void enqueue(std::size_t index, std::span<const Message> messages, Deadline deadline, const Poll& poll);
+
+  /// Throws kDevice when NCCL has noticed a failure, such as a lost connection to a rank.
+  void check_health() const;
+
+  /// Ends all transfers under way, whatever other ranks do, and gives the communicators up. Waits at most two
+  /// seconds for the device to let go of the memory of messages.
+  void abort() noexcept;
+  /// Gives the communicators up when nothing is under way. Other ranks must close too; when they have not
+  /// within a few seconds, aborts.
+  void close() noexcept;
+  /// After `abort` or `close`.
+  bool is_closed() const { return is_closed_; }
+
+ private:
+  struct StreamRelease {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }  // does not wait for its work
+  };
+  struct Lane {
+    ncclComm_t communicator = nullptr;
+    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamRelease> stream;
+  };
+
+  void open_lane(const Args& args, const ncclUniqueId& id, Deadline deadline, const Poll& poll);
+  void connect_all_pairs(const Args& args, Deadline deadline, const Poll& poll);
+  void wait_until_ready(const Lane& lane, std::string_view what, Deadline deadline, const Poll& poll) const;
+  bool finalize_by(Deadline deadline) const noexcept;
+  void end_on_a_thread(ncclResult_t (*end)(ncclComm_t)) noexcept;
+  bool are_streams_idle() const noexcept;
+
+  int device_ = 0;
+  std::vector<Lane> lanes_;
+  bool is_closed_ = false;
+};
+
+}  // namespace aurora
