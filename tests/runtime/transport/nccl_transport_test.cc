@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <random>
@@ -436,8 +437,9 @@ class FailuresOnly : public testing::EmptyTestEventListener {
   }
 };
 
-// Where this rank computes, as aurora-serve chooses it.
+// Where this rank computes, as aurora-serve chooses it; and one launch order for two communicators.
 void take_seat() {
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
   const auto control = create_mpi_transport(*session);
   const GpuSeat seat = take_gpu_seat(*session, *control, std::chrono::minutes(2));
   device = seat.device;
