@@ -22,6 +22,7 @@ namespace {
 // long it is worth to search, not what is right.
 constexpr double kExtensionUs = 0.1;        // PortSearch: one extension weighed
 constexpr double kFlowOfFillingUs = 0.004;  // fair sharing: one flow in one change of the rates
+constexpr double kFillingUs = 0.0016;       // rate-shared rounds: one filling, times n^2
 
 double simulation_price_us(std::size_t num_flows) {
   constexpr std::size_t kCoarseSteps = 128;  // see kExactFlows
@@ -31,6 +32,8 @@ double simulation_price_us(std::size_t num_flows) {
 
 /// Searches end here whatever may be gained: some tens of milliseconds.
 constexpr std::int64_t kMostExtensions = 1 << 18;
+/// Some seconds, which only many GPUs with unequal ports and free rounds need.
+constexpr double kMostFillingUs = 4e6;
 /// Beams, each four times as wide as the one before: up to here before the prefixes, the wider ones after
 /// them.
 constexpr int kNarrowBeam = 4;
@@ -38,6 +41,8 @@ constexpr int kNarrowBeam = 4;
 constexpr int kHopelessBeam = 256;
 constexpr int kHopelessBeamOfParts = 4;
 constexpr int kWidestBeam = 1024;
+/// Rate-shared rounds this close to the bound are good enough when rounds are free.
+constexpr double kFreeRoundsTolerance = 1e-6;
 
 /// Loads of all port sides in bytes, to be reduced as rounds go.
 class LineSums {
@@ -118,6 +123,7 @@ class OrderSearch {
   void consider_baselines();
   template <class VisitRounds>
   void consider_prefixes(VisitRounds visit_rounds, RoundTime round_us);
+  void consider_rate_shared_rounds();
   void consider_wide_beams();
   void consider_parts();
 
@@ -274,6 +280,19 @@ void OrderSearch::consider_prefixes(VisitRounds visit_rounds, RoundTime round_us
   consider_rest_as_group(std::move(prefixes), rounds);
 }
 
+void OrderSearch::consider_rate_shared_rounds() {
+  const double gain_us = best_us_ - bound_us_ - 2 * cost_us_;
+  const double most_us = cost_us_ > 0 ? std::min(gain_us / 2, kMostFillingUs) : kMostFillingUs;
+  const auto n = static_cast<double>(traffic_.num_gpus());
+  const RateSharedEffort effort{
+      .target_us = std::max(bound_us_ * (1 + kFreeRoundsTolerance), bound_us_ + cost_us_),
+      .max_fillings = static_cast<std::int64_t>(most_us / (kFillingUs * n * n))};
+  if (effort.max_fillings == 0) return;
+  consider_prefixes(
+      [&](const auto& visit) { visit_rate_shared_rounds(traffic_, options_.ports, effort, visit); },
+      shared_us);
+}
+
 /// Simulates the prefixes with all that is left as one group, the most promising first.
 void OrderSearch::consider_rest_as_group(std::vector<Prefix> prefixes, std::vector<Round>& rounds) {
   std::stable_sort(prefixes.begin(), prefixes.end(),
@@ -317,8 +336,7 @@ TransmissionOrder aurora_order(const TrafficMatrix& traffic, const OrderOptions&
                              one_to_one_us);
   }
   if (search.can_win(2) && !has_equal_ports(options.ports)) {
-    search.consider_prefixes(
-        [&](const auto& visit) { visit_rate_shared_rounds(traffic, options.ports, visit); }, shared_us);
+    search.consider_rate_shared_rounds();
   }
   search.consider_wide_beams();
   search.consider_parts();

@@ -1,7 +1,6 @@
 #include "scheduler/fair_peeling.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <limits>
 
@@ -33,7 +32,7 @@ class FairPeeler {
     }
   }
 
-  double peel(const std::function<bool(const FairRound&)>& visit);
+  FairPeeling peel(std::int64_t max_fillings);
 
  private:
   struct OpenPair {
@@ -49,6 +48,7 @@ class FairPeeler {
   void weigh_sides();
   void sort_open_pairs();
   void choose_pairs();
+  void fill();
   bool may_add(std::size_t pair) const;
   double weighted_use() const;
   double time_to_next_event() const;
@@ -65,6 +65,7 @@ class FairPeeler {
   FairFilling filling_;
   PairSet pairs_;
   std::vector<OpenPair> open_pairs_;
+  std::int64_t num_fillings_ = 0;
 };
 
 void FairPeeler::weigh_sides() {
@@ -113,6 +114,11 @@ double FairPeeler::weighted_use() const {
   return use;
 }
 
+void FairPeeler::fill() {
+  filling_.fill(pairs_);
+  ++num_fillings_;
+}
+
 /// Invariant: `spare_` is what the pairs chosen so far leave.
 void FairPeeler::choose_pairs() {
   pairs_.clear();
@@ -123,7 +129,7 @@ void FairPeeler::choose_pairs() {
     const int source = source_of(pair.index);
     const int destination = receiver_of(pair.index) - num_gpus_;
     pairs_.add(source, destination);
-    filling_.fill(pairs_);
+    fill();
     const double use = weighted_use();
     if (use > best_use + kFull * best_use) {
       best_use = use;
@@ -134,7 +140,7 @@ void FairPeeler::choose_pairs() {
       pairs_.remove(source, destination);
     }
   }
-  filling_.fill(pairs_);
+  fill();
 }
 
 /// Until a pair ends or a side that is not full becomes tight.
@@ -168,18 +174,20 @@ void FairPeeler::run(double duration_us) {
   });
 }
 
-double FairPeeler::peel(const std::function<bool(const FairRound&)>& visit) {
-  double total_us = 0;
-  while (!open_pairs_.empty()) {
+FairPeeling FairPeeler::peel(std::int64_t max_fillings) {
+  FairPeeling peeling;
+  while (!open_pairs_.empty() && num_fillings_ < max_fillings) {
     weigh_sides();
     sort_open_pairs();
     choose_pairs();
     const double duration_us = time_to_next_event();
-    total_us += duration_us;
-    if (!visit({pairs_, duration_us})) break;
+    peeling.rounds.push_back({pairs_, duration_us});
+    peeling.total_us += duration_us;
     run(duration_us);
   }
-  return total_us;
+  peeling.num_fillings = num_fillings_;
+  peeling.is_complete = open_pairs_.empty();
+  return peeling;
 }
 
 }  // namespace
@@ -206,9 +214,8 @@ double bound_us(const FairDemand& demand) {
   return bound;
 }
 
-double peel_fair_rounds(const FairDemand& demand, const PeelingStyle& style,
-                        const std::function<bool(const FairRound&)>& visit) {
-  return FairPeeler(demand, style).peel(visit);
+FairPeeling peel_fair_rounds(const FairDemand& demand, const PeelingStyle& style, std::int64_t max_fillings) {
+  return FairPeeler(demand, style).peel(max_fillings);
 }
 
 }  // namespace aurora

@@ -1,132 +1,150 @@
 #include "scheduler/rate_shared_order.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
+#include <utility>
+#include <vector>
 
-#include "scheduler/birkhoff.h"
+#include "scheduler/fair_peeling.h"
+#include "scheduler/round_mix.h"
+#include "scheduler/unit_port_order.h"
 
 namespace aurora {
 namespace {
 
-/// Unit port p of GPU owner[p]; GPU i has the unit ports [first[i], first[i + 1]).
-struct UnitPorts {
-  explicit UnitPorts(const std::vector<int>& units) : first(units.size() + 1) {
-    std::partial_sum(units.begin(), units.end(), first.begin() + 1);
-    for (std::size_t gpu = 0; gpu < units.size(); ++gpu) {
-      owner.insert(owner.end(), static_cast<std::size_t>(units[gpu]), static_cast<int>(gpu));
+/// The linear program has a row for each pair and a dense inverse: 8 MB at this size.
+constexpr int kMaxMixGpus = 32;
+
+/// Styles of peeling, best first. The power of the tightness that does best is about the number of GPUs.
+std::vector<PeelingStyle> peeling_styles(int num_gpus) {
+  const int doublings = std::max(2, static_cast<int>(std::bit_width(static_cast<unsigned>(num_gpus))) - 1);
+  return {{doublings, false},
+          {doublings, true},
+          {doublings + 1, true},
+          {doublings - 1, true},
+          {doublings + 1, false}};
+}
+
+/// The shortest complete peeling that the effort allows, or the incomplete first one; improved by the linear
+/// program when it misses the target.
+FairPeeling fair_rounds(const FairDemand& demand, const RateSharedEffort& effort) {
+  std::int64_t fillings_left = effort.max_fillings;
+  std::vector<FairPeeling> peelings;
+  std::size_t best = 0;
+  for (const PeelingStyle& style : peeling_styles(demand.num_gpus)) {
+    FairPeeling peeling = peel_fair_rounds(demand, style, fillings_left);
+    fillings_left -= peeling.num_fillings;
+    if (!peeling.is_complete && !peelings.empty()) break;
+    peelings.push_back(std::move(peeling));
+    if (peelings.back().total_us < peelings[best].total_us) best = peelings.size() - 1;
+    if (peelings[best].total_us <= effort.target_us || fillings_left <= 0) break;
+  }
+  if (peelings[best].total_us <= effort.target_us || fillings_left <= 0 || demand.num_gpus > kMaxMixGpus) {
+    return std::move(peelings[best]);
+  }
+  RoundMix mix(demand, fillings_left);
+  mix.start_from(peelings[best].rounds);
+  for (const FairPeeling& peeling : peelings) mix.offer(peeling.rounds);
+  mix.improve(effort.target_us);
+  if (mix.total_us() < peelings[best].total_us) peelings[best].rounds = mix.rounds();
+  return std::move(peelings[best]);
+}
+
+/// Fluid rounds in whole bytes: what a pair has carried after each round is rounded, so that errors do not
+/// add up, and its last round carries all the rest.
+class WholeBytes {
+ public:
+  WholeBytes(const TrafficMatrix& traffic, const FairPeeling& fluid, std::span<const double> ports)
+      : fluid_(fluid),
+        n_(traffic.num_gpus()),
+        filling_(ports),
+        left_(traffic),
+        carried_(static_cast<std::size_t>(n_) * static_cast<std::size_t>(n_)),
+        last_round_(carried_.size()) {
+    for (std::size_t index = 0; index < fluid.rounds.size(); ++index) {
+      for_each_pair(fluid.rounds[index].pairs,
+                    [&](int source, int destination) { last_round_[pair_of(source, destination)] = index; });
     }
   }
-  int count() const { return first.back(); }
 
-  std::vector<int> first;
-  std::vector<int> owner;
-};
+  Round take(std::size_t index) {
+    Round round;
+    filling_.fill(fluid_.rounds[index].pairs);
+    for_each_pair(fluid_.rounds[index].pairs, [&](int source, int destination) {
+      const std::size_t pair = pair_of(source, destination);
+      const Bytes left = left_.at(source, destination);
+      const double before = std::nearbyint(carried_[pair]);
+      carried_[pair] += filling_.rate(source, destination) * fluid_.rounds[index].duration_us;
+      const bool is_last = fluid_.is_complete && last_round_[pair] == index;
+      const auto rounded = static_cast<Bytes>(std::nearbyint(carried_[pair]) - before);
+      const Bytes bytes = is_last ? left : std::min(left, rounded);
+      if (bytes > 0) take_transfer({{source}, {destination}, bytes}, round);
+    });
+    return round;
+  }
+  Round take_rest() {
+    Round round;
+    for (int source = 0; source < n_; ++source) {
+      for (int destination = 0; destination < n_; ++destination) {
+        const Bytes bytes = left_.at(source, destination);
+        if (bytes > 0) take_transfer({{source}, {destination}, bytes}, round);
+      }
+    }
+    return round;
+  }
 
-/// Spreads every message over the unit ports of its two ends, as evenly as whole bytes allow. Successive
-/// remainders start where the one before ended, so that lines stay even too.
-std::vector<Bytes> split_traffic(const TrafficMatrix& traffic, const UnitPorts& ports) {
-  const auto size = static_cast<std::size_t>(ports.count());
-  std::vector<Bytes> entries(size * size);
-  for (int source = 0; source < traffic.num_gpus(); ++source) {
-    for (int destination = 0; destination < traffic.num_gpus(); ++destination) {
-      const Bytes bytes = traffic.at(source, destination);
-      if (bytes == 0) continue;
-      const int rows = ports.first[source + 1] - ports.first[source];
-      const int columns = ports.first[destination + 1] - ports.first[destination];
-      const Bytes cells = Bytes{rows} * columns;
-      Bytes extra = bytes % cells;
-      // Walk the cells along diagonals, so that remainders touch all rows and columns in turn.
-      for (int diagonal = 0; diagonal < columns; ++diagonal) {
-        for (int row = 0; row < rows; ++row) {
-          const auto r = static_cast<std::size_t>(ports.first[source] + row);
-          const auto c = static_cast<std::size_t>(ports.first[destination] + (row + diagonal) % columns);
-          entries[r * size + c] = bytes / cells + (extra > 0 ? 1 : 0);
-          if (extra > 0) --extra;
-        }
+ private:
+  std::size_t pair_of(int source, int destination) const {
+    return static_cast<std::size_t>(source) * static_cast<std::size_t>(n_) +
+           static_cast<std::size_t>(destination);
+  }
+  template <class Visit>
+  void for_each_pair(const PairSet& pairs, Visit visit) const {
+    for (int source = 0; source < n_; ++source) {
+      for (std::uint64_t left = pairs.peers(source); left != 0; left &= left - 1) {
+        visit(source, std::countr_zero(left));
       }
     }
   }
-  return entries;
-}
-
-/// The part of each unit cell that is not padding, taken as matchings are peeled.
-Round take_merged_round(const UnitPorts& ports, std::span<const int> column_of_row, Bytes length,
-                        std::vector<Bytes>& real) {
-  const auto size = static_cast<std::size_t>(ports.count());
-  Round round;
-  std::size_t first_of_owner = 0;
-  for (std::size_t row = 0; row < size; ++row) {
-    if (row > 0 && ports.owner[row] != ports.owner[row - 1]) first_of_owner = round.transfers.size();
-    const auto column = static_cast<std::size_t>(column_of_row[row]);
-    Bytes& left = real[row * size + column];
-    const Bytes bytes = std::min(left, length);
-    if (bytes == 0) continue;
-    left -= bytes;
-    const GpuId destination{ports.owner[column]};
-    const auto same = std::find_if(
-        round.transfers.begin() + static_cast<std::ptrdiff_t>(first_of_owner), round.transfers.end(),
-        [&](const Transfer& transfer) { return transfer.destination == destination; });
-    if (same != round.transfers.end()) {
-      same->bytes += bytes;
-    } else {
-      round.transfers.push_back({{ports.owner[row]}, destination, bytes});
-    }
+  void take_transfer(const Transfer& transfer, Round& round) {
+    left_.add(transfer.source.value, transfer.destination.value, -transfer.bytes);
+    round.transfers.push_back(transfer);
   }
-  return round;
-}
+
+  const FairPeeling& fluid_;
+  int n_;
+  FairFilling filling_;
+  TrafficMatrix left_;
+  std::vector<double> carried_;          // [source][destination] in the fluid world
+  std::vector<std::size_t> last_round_;  // [source][destination]
+};
 
 }  // namespace
 
-std::vector<int> unit_ports(std::span<const double> ports, int max_units) {
-  const double total = std::accumulate(ports.begin(), ports.end(), 0.0);
-  const double slowest = *std::min_element(ports.begin(), ports.end());
-  std::vector<int> best;
-  double least_error = std::numeric_limits<double>::infinity();
-  for (int parts = 1; parts <= 16; ++parts) {
-    const double unit = slowest / parts;
-    if (parts > 1 && total / unit > max_units) break;
-    std::vector<int> units;
-    double error = 0;
-    for (const double port : ports) {
-      // Beyond `max_units` per port a coarse split is as good: the port is hardly ever the bottleneck.
-      units.push_back(static_cast<int>(std::clamp(std::floor(port / unit + 1e-9), 1.0, double(max_units))));
-      error = std::max(error, port / unit / units.back() - 1);
-    }
-    if (error < least_error - 1e-9) {
-      least_error = error;
-      best = std::move(units);
-    }
-  }
-  return best;
+int most_flows_of_a_side(std::span<const double> ports) {
+  const auto [slowest, fastest] = std::minmax_element(ports.begin(), ports.end());
+  const double ratio = std::min(*fastest / *slowest, static_cast<double>(ports.size()));
+  return std::max(4, static_cast<int>(std::ceil(ratio)) + 1);
 }
 
 void visit_rate_shared_rounds(const TrafficMatrix& traffic, std::span<const double> ports,
-                              const RoundVisitor& visit) {
-  constexpr int kUnitsPerPort = 16;
-  const UnitPorts units(unit_ports(ports, kUnitsPerPort * traffic.num_gpus()));
-  std::vector<Bytes> real = split_traffic(traffic, units);
-  const auto size = static_cast<std::size_t>(units.count());
-  Bytes line_sum = 0;
-  std::vector<Bytes> column_sums(size);
-  for (std::size_t row = 0; row < size; ++row) {
-    Bytes row_sum = 0;
-    for (std::size_t column = 0; column < size; ++column) {
-      row_sum += real[row * size + column];
-      column_sums[column] += real[row * size + column];
-    }
-    line_sum = std::max(line_sum, row_sum);
+                              const RateSharedEffort& effort, const RoundVisitor& visit) {
+  if (traffic.total() == 0) return;
+  if (traffic.num_gpus() > PairSet::kMaxGpus) {
+    visit_unit_port_rounds(traffic, ports, visit);
+    return;
   }
-  for (const Bytes sum : column_sums) line_sum = std::max(line_sum, sum);
-  if (line_sum == 0) return;
-  std::vector<Bytes> padded = padding_to_line_sum(units.count(), real, line_sum);
-  for (std::size_t index = 0; index < padded.size(); ++index) padded[index] += real[index];
-  peel_perfect_matchings(units.count(), std::move(padded),
-                         [&](Bytes length, std::span<const int> column_of_row) {
-                           Round round = take_merged_round(units, column_of_row, length, real);
-                           return round.transfers.empty() || visit(std::move(round));
-                         });
+  const FairDemand demand = fair_demand(traffic, ports, most_flows_of_a_side(ports));
+  const FairPeeling fluid = fair_rounds(demand, effort);
+  WholeBytes bytes(traffic, fluid, ports);
+  for (std::size_t index = 0; index < fluid.rounds.size(); ++index) {
+    Round round = bytes.take(index);
+    if (!round.transfers.empty() && !visit(std::move(round))) return;
+  }
+  Round rest = bytes.take_rest();
+  if (!rest.transfers.empty()) visit(std::move(rest));
 }
 
 }  // namespace aurora

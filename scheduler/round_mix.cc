@@ -14,13 +14,16 @@ constexpr double kLeastGain = 1e-9;
 constexpr double kLeastNewGain = 1e-7;
 /// Smallest pivot element relative to the rates, which are of the order of the durations' inverse.
 constexpr double kSmallestPivot = 1e-9;
+/// A filling takes about as long as a pivot on this many times n^2 elements of the inverse. Measured.
+constexpr std::size_t kFillingInPivots = 5;
 
 }  // namespace
 
-RoundMix::RoundMix(const FairDemand& demand)
+RoundMix::RoundMix(const FairDemand& demand, std::int64_t max_fillings)
     : demand_(demand),
       row_of_pair_(demand.bytes.size(), -1),
       filling_(demand.ports),
+      fillings_left_(max_fillings),
       num_rows_(0) {
   for (std::size_t pair = 0; pair < demand.bytes.size(); ++pair) {
     if (demand.bytes[pair] <= 0) continue;
@@ -28,6 +31,8 @@ RoundMix::RoundMix(const FairDemand& demand)
     pair_of_row_.push_back(pair);
   }
   num_rows_ = pair_of_row_.size();
+  const auto n = static_cast<std::size_t>(demand.num_gpus);
+  fillings_of_pivot_ = static_cast<std::int64_t>(1 + num_rows_ * num_rows_ / (kFillingInPivots * n * n));
   inverse_.resize(num_rows_ * num_rows_);
   direction_.resize(num_rows_);
   for (std::size_t row = 0; row < num_rows_; ++row) {
@@ -82,11 +87,14 @@ void RoundMix::offer(const std::vector<FairRound>& rounds) {
 }
 
 void RoundMix::start_from(const std::vector<FairRound>& rounds) {
-  for (const FairRound& round : rounds) enter(add_column(round.pairs));
+  for (const FairRound& round : rounds) {
+    if (fillings_left_ > 0) enter(add_column(round.pairs));
+  }
 }
 
 /// One step of the simplex method; false when numbers are too bad to pivot.
 bool RoundMix::enter(std::size_t column) {
+  fillings_left_ -= fillings_of_pivot_;
   for (std::size_t row = 0; row < num_rows_; ++row) {
     double sum = 0;
     for (const Entry& entry : columns_[column].entries) {
@@ -132,7 +140,9 @@ void RoundMix::pivot(std::size_t column, std::size_t leaving, double reduced_cos
 
 /// Dantzig's rule. The number of pivots is limited, so that cycling on equal durations ends.
 void RoundMix::optimise_over_known_sets() {
-  for (std::size_t pivots_left = 20 * num_rows_ + 100; pivots_left > 0; --pivots_left) {
+  const auto n = static_cast<std::size_t>(demand_.num_gpus);
+  for (std::size_t pivots_left = 20 * num_rows_ + 100; pivots_left > 0 && fillings_left_ > 0; --pivots_left) {
+    fillings_left_ -= static_cast<std::int64_t>(columns_.size() / n);  // a column has about 2 n entries
     double best = 1 + kLeastGain;
     std::size_t entering = columns_.size();
     for (std::size_t column = 0; column < columns_.size(); ++column) {
@@ -178,53 +188,51 @@ PairSet RoundMix::greedy_set() {
   return pairs;
 }
 
-/// Adds, drops or replaces the pair that gains most; false when none gains.
-bool RoundMix::take_best_move(PairSet& pairs, double& best_worth) {
+/// Makes each move with the pair of `row` in turn, visits the set, and takes the move back: drop it, add it,
+/// or add it in place of another pair of one of its sides.
+template <class Visit>
+void RoundMix::visit_moves(PairSet& pairs, std::size_t row, Visit visit) const {
   const int n = demand_.num_gpus;
+  const int source = static_cast<int>(pair_of_row_[row]) / n;
+  const int destination = static_cast<int>(pair_of_row_[row]) % n;
+  if (pairs.contains(source, destination)) {
+    pairs.remove(source, destination);
+    visit();
+    pairs.add(source, destination);
+    return;
+  }
+  if (price_[row] <= 0) return;
+  const auto add = [&] {
+    if (!has_room(pairs, source, destination)) return;
+    pairs.add(source, destination);
+    visit();
+    pairs.remove(source, destination);
+  };
+  add();
+  for (std::uint64_t left = pairs.peers(source); left != 0; left &= left - 1) {
+    pairs.remove(source, std::countr_zero(left));
+    add();
+    pairs.add(source, std::countr_zero(left));
+  }
+  for (std::uint64_t left = pairs.peers(n + destination); left != 0; left &= left - 1) {
+    pairs.remove(std::countr_zero(left), destination);
+    add();
+    pairs.add(std::countr_zero(left), destination);
+  }
+}
+
+/// Takes the move that gains most; false when none gains.
+bool RoundMix::take_best_move(PairSet& pairs, double& best_worth) {
   PairSet best = pairs;
   bool has_gained = false;
-  const auto consider = [&] {
-    const double value = worth(pairs);
-    if (value <= best_worth + kLeastGain) return;
-    best_worth = value;
-    best = pairs;
-    has_gained = true;
-  };
   for (std::size_t row = 0; row < num_rows_; ++row) {
-    const int source = static_cast<int>(pair_of_row_[row]) / n;
-    const int destination = static_cast<int>(pair_of_row_[row]) % n;
-    if (pairs.contains(source, destination)) {
-      pairs.remove(source, destination);
-      consider();
-      pairs.add(source, destination);
-      continue;
-    }
-    if (price_[row] <= 0) continue;
-    if (has_room(pairs, source, destination)) {
-      pairs.add(source, destination);
-      consider();
-      pairs.remove(source, destination);
-    }
-    for (std::uint64_t left = pairs.peers(source); left != 0; left &= left - 1) {
-      const int other = std::countr_zero(left);
-      pairs.remove(source, other);
-      if (has_room(pairs, source, destination)) {
-        pairs.add(source, destination);
-        consider();
-        pairs.remove(source, destination);
-      }
-      pairs.add(source, other);
-    }
-    for (std::uint64_t left = pairs.peers(n + destination); left != 0; left &= left - 1) {
-      const int other = std::countr_zero(left);
-      pairs.remove(other, destination);
-      if (has_room(pairs, source, destination)) {
-        pairs.add(source, destination);
-        consider();
-        pairs.remove(source, destination);
-      }
-      pairs.add(other, destination);
-    }
+    visit_moves(pairs, row, [&] {
+      const double value = worth(pairs);
+      if (value <= best_worth + kLeastGain) return;
+      best_worth = value;
+      best = pairs;
+      has_gained = true;
+    });
   }
   pairs = best;
   return has_gained;
@@ -254,8 +262,7 @@ bool RoundMix::find_better_sets() {
   });
 }
 
-void RoundMix::improve(double target_us, std::int64_t max_fillings) {
-  fillings_left_ = max_fillings;
+void RoundMix::improve(double target_us) {
   optimise_over_known_sets();
   while (total_us_ > target_us && fillings_left_ > 0 && find_better_sets()) optimise_over_known_sets();
 }
