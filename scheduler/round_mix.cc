@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "scheduler/random.h"
+
 namespace aurora {
 namespace {
 
@@ -16,6 +18,8 @@ constexpr double kLeastNewGain = 1e-7;
 constexpr double kSmallestPivot = 1e-9;
 /// A filling takes about as long as a pivot on this many times n^2 elements of the inverse. Measured.
 constexpr std::size_t kFillingInPivots = 5;
+/// Random sets to climb from, times the number of pairs: with 4, one optimum in 80 was missed by 0.1 %.
+constexpr std::size_t kRandomStarts = 16;
 
 }  // namespace
 
@@ -250,6 +254,25 @@ bool RoundMix::climb(PairSet pairs) {
   return has_found;
 }
 
+bool RoundMix::climb_from_random_sets() {
+  Random random(1);
+  std::vector<std::size_t> rows(num_rows_);
+  std::iota(rows.begin(), rows.end(), std::size_t{0});
+  for (std::size_t start = 0; start < kRandomStarts * num_rows_ && fillings_left_ > 0; ++start) {
+    random.shuffle(rows);
+    PairSet pairs(demand_.num_gpus);
+    const std::size_t size = 1 + start % (2 * static_cast<std::size_t>(demand_.num_gpus));
+    for (std::size_t index = 0; index < std::min(size, num_rows_); ++index) {
+      const int source = static_cast<int>(pair_of_row_[rows[index]]) / demand_.num_gpus;
+      const int destination = static_cast<int>(pair_of_row_[rows[index]]) % demand_.num_gpus;
+      if (has_room(pairs, source, destination)) pairs.add(source, destination);
+    }
+    if (climb(pairs)) return true;
+  }
+  return false;
+}
+
+/// From a greedy set, from the sets in use, the longest first, and from random sets.
 bool RoundMix::find_better_sets() {
   if (climb(greedy_set())) return true;
   std::vector<std::size_t> rows(num_rows_);
@@ -257,9 +280,11 @@ bool RoundMix::find_better_sets() {
   std::sort(rows.begin(), rows.end(), [&](std::size_t a, std::size_t b) {
     return duration_us_[a] != duration_us_[b] ? duration_us_[a] > duration_us_[b] : a < b;
   });
-  return std::any_of(rows.begin(), rows.end(), [&](std::size_t row) {
-    return fillings_left_ > 0 && climb(columns_[basis_[row]].pairs);
-  });
+  const auto climb_from = [&](std::size_t column) {
+    return fillings_left_ > 0 && climb(columns_[column].pairs);
+  };
+  return std::any_of(rows.begin(), rows.end(), [&](std::size_t row) { return climb_from(basis_[row]); }) ||
+         climb_from_random_sets();
 }
 
 void RoundMix::improve(double target_us) {
