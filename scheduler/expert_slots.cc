@@ -57,6 +57,28 @@ std::string gigabytes(double bytes) {
 /// Places for copies of one model on each GPU, all layers together; the model's needs are met.
 using SlotTotals = std::vector<std::int64_t>;
 
+/// Turns the memory that is left into further places, on every GPU first for the model with the fewest for
+/// its size: needed by nobody, but where an expert may go is better chosen by its load than by rounding.
+void share_out_rest(std::span<const ModelTraffic> models, std::vector<double> left,
+                    std::vector<SlotTotals>& totals) {
+  for (std::size_t gpu = 0; gpu < left.size(); ++gpu) {
+    const auto fraction_on_gpu = [&](std::size_t model) {
+      return static_cast<double>(totals[model][gpu]) / static_cast<double>(num_copies(models[model]));
+    };
+    for (;;) {
+      std::size_t chosen = models.size();
+      for (std::size_t model = 0; model < models.size(); ++model) {
+        if (totals[model][gpu] >= num_copies(models[model]) || models[model].expert_bytes > left[gpu])
+          continue;
+        if (chosen == models.size() || fraction_on_gpu(model) < fraction_on_gpu(chosen)) chosen = model;
+      }
+      if (chosen == models.size()) break;
+      ++totals[chosen][gpu];
+      left[gpu] -= models[chosen].expert_bytes;
+    }
+  }
+}
+
 std::vector<SlotTotals> totals_by_model(std::span<const ModelTraffic> models, const ClusterSpec& cluster) {
   double needed = 0;
   for (const ModelTraffic& model : models)
@@ -92,6 +114,7 @@ std::vector<SlotTotals> totals_by_model(std::span<const ModelTraffic> models, co
       left[roomiest] -= models[index].expert_bytes;
     }
   }
+  share_out_rest(models, std::move(left), totals);
   return totals;
 }
 
