@@ -149,6 +149,7 @@ class BranchAndBound {
   std::vector<Node> nodes_;            // [depth]
   std::vector<double> raised_;         // scratch, [model][term]
   std::vector<double> expert_minima_;  // scratch, [model][expert][model][term]
+  std::int64_t num_trials_ = 0;
   BranchAndBoundResult result_;
 };
 
@@ -210,6 +211,7 @@ bool BranchAndBound::is_free(const Node& node, std::size_t combination) const {
 /// them. False when none is left.
 bool BranchAndBound::strike_out(Node& node, std::size_t gpu) {
   std::vector<double> least(node.bound.size(), std::numeric_limits<double>::infinity());
+  num_trials_ += static_cast<std::int64_t>(node.choices[gpu].size());
   std::erase_if(node.choices[gpu], [&](std::size_t combination) {
     const double* terms = combinations_.terms(gpu, combination);
     if (!is_free(node, combination) || time_with(node.bound, terms) >= goal_us()) return true;
@@ -343,7 +345,7 @@ void BranchAndBound::search(std::size_t depth) {
   });
   for (const Place& place : places) {
     if (place.time_us >= goal_us()) return;
-    if (args_.max_nodes > 0 && result_.num_nodes >= args_.max_nodes) {
+    if (args_.max_trials > 0 && num_trials_ >= args_.max_trials) {
       result_.is_proven = false;
       return;
     }

@@ -19,8 +19,8 @@
 namespace aurora {
 
 struct BranchAndBoundArgs {
-  double limit_us = 0;         // only placements below this layer time are of interest
-  std::int64_t max_nodes = 0;  // effort; 0: until it is proven
+  double limit_us = 0;          // only placements below this layer time are of interest
+  std::int64_t max_trials = 0;  // effort: combinations tried on GPUs; 0: until it is proven
 };
 
 struct BranchAndBoundResult {

@@ -99,8 +99,7 @@ double DividedExperts::weighted(const std::vector<Maximum>& maxima,
                                 const std::vector<std::vector<double>>& weights, double softness,
                                 std::vector<std::vector<double>>& values) const {
   double bound = 0;
-  std::vector<std::vector<Row::Factors>> factors(num_gpus_,
-                                                 std::vector<Row::Factors>(problem_.num_models()));
+  std::vector<std::vector<Row::Factors>> factors(num_gpus_, std::vector<Row::Factors>(problem_.num_models()));
   for (std::size_t index = 0; index < maxima.size(); ++index) {
     for (std::size_t at = 0; at < maxima[index].size(); ++at) {
       const Row& row = maxima[index][at];
@@ -133,8 +132,7 @@ double DividedExperts::weighted(const std::vector<Maximum>& maxima,
       for (std::size_t at = 0; at < maxima[index].size(); ++at) {
         const Row& row = maxima[index][at];
         if (cost[row.gpu] > 0) {
-          values[index][at] +=
-              cost[row.gpu] / sum * value_of(expert, row.of_model[expert.model], row.gpu);
+          values[index][at] += cost[row.gpu] / sum * value_of(expert, row.of_model[expert.model], row.gpu);
         }
       }
     }

@@ -75,6 +75,14 @@ Placements place_eplb(const LayerProblem& problem, const PlacementOptions& optio
   return placements;
 }
 
+/// Combinations that branch and bound may try before the search goes on without a proof: about a millisecond.
+constexpr std::int64_t kQuickProofTrials = 40000;
+/// GPUs up to which a layer gets the full effort of the search. On more, an evaluation takes longer in
+/// proportion, and there are fewer.
+constexpr int kGpusOfFullEffort = 8;
+
+Assignment best_assignment(const LayerProblem& problem, const PlacementOptions& options);
+
 /// Starts that are worth searching from: every model by itself as the simple policies do it, and the paper's
 /// answer.
 std::vector<Assignment> search_starts(const LayerProblem& problem, const PlacementOptions& options) {
@@ -84,41 +92,26 @@ std::vector<Assignment> search_starts(const LayerProblem& problem, const Placeme
     starts[1].push_back(sorted_assignment(problem, model));
   }
   starts.push_back(listed_assignment(problem));
-  if (problem.num_models() == 1 && can_place_one_per_gpu(problem))
-    starts.push_back({best_single_assignment(problem)});
-  if (problem.num_models() == 1) return starts;
+  if (problem.num_models() == 1) {
+    if (can_place_one_per_gpu(problem)) starts.push_back({best_single_assignment(problem)});
+    return starts;
+  }
   try {
     starts.push_back(paper_colocation(problem));
   } catch (const std::invalid_argument&) {
     // The paper's colocation does not know memory limits; the other starts do.
   }
+  PlacementOptions less_effort = options;
+  less_effort.search_evaluations /= 4;
   Assignment alone;
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
-    const SearchEffort effort{.max_evaluations = options.search_evaluations / 4, .seed = options.seed};
-    alone.push_back(improve_assignment(problem.only(model), {starts[1][model]}, effort).front());
+    alone.push_back(best_assignment(problem.only(model), less_effort).front());
   }
   starts.push_back(std::move(alone));
   return starts;
 }
 
-/// The better of two ways to use replicas: added to a good placement without any, and copies made by load
-/// alone, packed as EPLB does it; both rearranged by search.
-Placements place_replicas(const LayerProblem& problem, Placements placements,
-                          const PlacementOptions& options) {
-  // A placement with replicas is evaluated from scratch, which costs an order of magnitude more.
-  const SearchEffort effort{.max_evaluations = options.search_evaluations / 10, .seed = options.seed};
-  placements = replicate_experts(problem, std::move(placements), options.num_replicas, effort);
-  Placements by_load;
-  try {
-    by_load = place_eplb(problem, options);
-  } catch (const std::invalid_argument&) {
-    return placements;  // equal numbers of copies do not fit the memory
-  }
-  by_load = replicate_experts(problem, std::move(by_load), 0, effort);
-  return layer_time_us(problem, by_load) < layer_time_us(problem, placements) ? by_load : placements;
-}
-
-Placements place_auto(const LayerProblem& problem, const PlacementOptions& options) {
+Assignment best_start(const LayerProblem& problem, const PlacementOptions& options) {
   std::vector<Assignment> starts = search_starts(problem, options);
   std::size_t best = 0;
   double best_time = layer_time_us(problem, starts[0]);
@@ -129,8 +122,57 @@ Placements place_auto(const LayerProblem& problem, const PlacementOptions& optio
       best_time = time;
     }
   }
-  const SearchEffort effort{.max_evaluations = options.search_evaluations, .seed = options.seed};
-  Placements placements = to_placements(improve_assignment(problem, std::move(starts[best]), effort));
+  return std::move(starts[best]);
+}
+
+/// Whether no GPU has room for two experts of a model: then what is best with one expert of each model on a
+/// GPU is best of all.
+bool has_single_slots(const LayerProblem& problem) {
+  return std::all_of(problem.slots.begin(), problem.slots.end(), [](const std::vector<int>& slots) {
+    return *std::max_element(slots.begin(), slots.end()) <= 1;
+  });
+}
+
+/// Exact for one model with single slots; for several, with branch and bound where that is quick. Else the
+/// best that the search finds.
+Assignment best_assignment(const LayerProblem& problem, const PlacementOptions& options) {
+  const bool is_single = has_single_slots(problem);
+  if (is_single && problem.num_models() == 1 && can_place_one_per_gpu(problem))
+    return {best_single_assignment(problem)};
+  SearchEffort effort{.max_evaluations = options.search_evaluations, .seed = options.seed};
+  effort.max_evaluations =
+      effort.max_evaluations * kGpusOfFullEffort / std::max(kGpusOfFullEffort, problem.num_gpus());
+  Assignment found = best_start(problem, options);
+  if (is_single && can_branch_and_bound(problem)) {
+    const SearchEffort quick{.max_evaluations = effort.max_evaluations / 8, .seed = options.seed};
+    found = improve_assignment(problem, std::move(found), quick);
+    BranchAndBoundResult exact = branch_and_bound(
+        problem, {.limit_us = layer_time_us(problem, found), .max_trials = kQuickProofTrials});
+    if (exact.assignment) found = std::move(*exact.assignment);
+    if (exact.is_proven) return found;
+  }
+  return improve_assignment(problem, std::move(found), effort);
+}
+
+/// The better of two ways to use replicas: added to a good placement without any, and copies made by load
+/// alone, packed as EPLB does it; both rearranged by search.
+Placements place_replicas(const LayerProblem& problem, Placements placements,
+                          const PlacementOptions& options) {
+  // A placement with replicas is evaluated from scratch, which costs an order of magnitude more.
+  const std::int64_t max_evaluations = options.search_evaluations / 10;
+  placements = replicate_experts(problem, std::move(placements), options.num_replicas, max_evaluations);
+  Placements by_load;
+  try {
+    by_load = place_eplb(problem, options);
+  } catch (const std::invalid_argument&) {
+    return placements;  // equal numbers of copies do not fit the memory
+  }
+  by_load = replicate_experts(problem, std::move(by_load), 0, max_evaluations);
+  return layer_time_us(problem, by_load) < layer_time_us(problem, placements) ? by_load : placements;
+}
+
+Placements place_auto(const LayerProblem& problem, const PlacementOptions& options) {
+  Placements placements = to_placements(best_assignment(problem, options));
   if (options.num_replicas == 0) return placements;
   return place_replicas(problem, std::move(placements), options);
 }
@@ -151,7 +193,7 @@ constexpr std::array kPolicies{
     PolicyRow{PlacementPolicy::kAuto, "auto", place_auto},
     PolicyRow{PlacementPolicy::kContiguous, "contiguous", place_contiguous},
     PolicyRow{PlacementPolicy::kRoundRobin, "round-robin", place_round_robin},
-    PolicyRow{PlacementPolicy::kRandom, "random", place_random},
+    PolicyRow{PlacementPolicy::kRandom, "rga", place_random},
     PolicyRow{PlacementPolicy::kPaper, "paper", place_paper},
     PolicyRow{PlacementPolicy::kLina, "lina", place_lina},
     PolicyRow{PlacementPolicy::kEplb, "eplb", place_eplb},
@@ -179,7 +221,7 @@ const PolicyRow& row_of(PlacementPolicy policy) {
 std::string_view placement_policy_name(PlacementPolicy policy) { return row_of(policy).name; }
 
 std::optional<PlacementPolicy> parse_placement_policy(std::string_view name) {
-  if (name == "rga") return PlacementPolicy::kRandom;
+  if (name == "random") return PlacementPolicy::kRandom;
   for (const PolicyRow& row : kPolicies) {
     if (row.name == name) return row.policy;
   }

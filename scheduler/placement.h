@@ -2,6 +2,8 @@
 //
 // Layers of one model are placed independently of each other; layers of several models that run at the same
 // time (the same index, as far as both have one) are placed together, on the time of the colocated layer.
+// What is known to be exact: one model with one expert per GPU (one_expert_per_gpu.h), and several models so
+// where branch and bound proves it quickly. Everything else is searched (placement_search.h).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +21,7 @@ enum class PlacementPolicy : std::uint8_t {
   kAuto,        // "auto": our search on the layer time, colocation-aware
   kContiguous,  // "contiguous": blocks of consecutive experts
   kRoundRobin,  // "round-robin": expert e on GPU e mod n
-  kRandom,      // "random": random GPU assignment (RGA)
+  kRandom,      // "rga": random GPU assignment
   kPaper,       // "paper": theorem 5.1 for one model, decoupled matchings for several
   kLina,        // "lina": hottest with coldest expert of the same model, models apart
   kEplb,        // "eplb": replicas to the hottest, balanced packing by load alone
@@ -28,12 +30,12 @@ enum class PlacementPolicy : std::uint8_t {
 
 struct PlacementOptions {
   std::uint64_t seed = 1;
-  std::int64_t search_evaluations = 40000;  // effort of kAuto, per layer
+  std::int64_t search_evaluations = 40000;  // effort of kAuto, per layer; on more than 8 GPUs less
   int num_replicas = 0;  // copies beyond one of each expert, per model and layer; kAuto and kEplb
 };
 
 std::string_view placement_policy_name(PlacementPolicy policy);
-/// "rga", the literature's name for random GPU assignment, is understood as "random".
+/// "random" is understood as "rga".
 std::optional<PlacementPolicy> parse_placement_policy(std::string_view name);
 std::span<const PlacementPolicy> all_placement_policies();
 

@@ -44,32 +44,35 @@ double layer_time_us(const LayerProblem& problem, const Assignment& assignment) 
   return layer_time_us(problem, placements);
 }
 
-DeploymentPlan plan_by_layers(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
-                              const PlaceLayer& place) {
+std::vector<LayerProblem> layer_problems(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster) {
   validate(cluster);
   check_models(traffic);
   const ExpertSlots slots = expert_slots(traffic, cluster);
-  DeploymentPlan plan;
-  plan.num_gpus = cluster.num_gpus();
-  std::size_t num_layers = 0;
-  for (const ModelTraffic& model : traffic) {
-    plan.models.push_back({model.model, {}});
-    num_layers = std::max(num_layers, model.layers.size());
-  }
-  for (std::size_t layer = 0; layer < num_layers; ++layer) {
-    LayerProblem problem;
-    problem.cluster = &cluster;
-    std::vector<std::size_t> present;
-    for (std::size_t model = 0; model < traffic.size(); ++model) {
-      if (layer >= traffic[model].layers.size()) continue;
-      present.push_back(model);
+  std::vector<LayerProblem> problems;
+  for (std::size_t model = 0; model < traffic.size(); ++model) {
+    if (problems.size() < traffic[model].layers.size()) problems.resize(traffic[model].layers.size());
+    for (std::size_t layer = 0; layer < traffic[model].layers.size(); ++layer) {
+      LayerProblem& problem = problems[layer];
+      problem.cluster = &cluster;
       problem.models.push_back(&traffic[model]);
       problem.demands.emplace_back(traffic[model].layers[layer], traffic[model], cluster.num_gpus());
       problem.slots.push_back(slots[model][layer]);
     }
-    std::vector<LayerPlacement> placements = place(problem, layer);
-    for (std::size_t index = 0; index < present.size(); ++index) {
-      plan.models[present[index]].layers.push_back(std::move(placements[index]));
+  }
+  return problems;
+}
+
+DeploymentPlan plan_by_layers(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
+                              const PlaceLayer& place) {
+  const std::vector<LayerProblem> problems = layer_problems(traffic, cluster);
+  DeploymentPlan plan;
+  plan.num_gpus = cluster.num_gpus();
+  for (const ModelTraffic& model : traffic) plan.models.push_back({model.model, {}});
+  for (std::size_t layer = 0; layer < problems.size(); ++layer) {
+    std::vector<LayerPlacement> placements = place(problems[layer], layer);
+    auto placement = placements.begin();
+    for (std::size_t model = 0; model < traffic.size(); ++model) {
+      if (layer < traffic[model].layers.size()) plan.models[model].layers.push_back(std::move(*placement++));
     }
   }
   validate(plan);

@@ -37,9 +37,12 @@ LayerPlacement placement_of(const std::vector<int>& gpu_of_expert);
 double layer_time_us(const LayerProblem& problem, const std::vector<LayerPlacement>& placements);
 double layer_time_us(const LayerProblem& problem, const Assignment& assignment);
 
+/// One problem per layer: layers with the same index of all models that have one. Points at `traffic` and
+/// `cluster`. Checks everything that placement.h promises to check.
+std::vector<LayerProblem> layer_problems(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster);
+
 /// Places all layers by `place(problem, layer)`, which returns a placement of each of the problem's models.
-/// Layers with the same index form one problem. Checks everything that placement.h promises to check; the
-/// plan is valid.
+/// The plan is valid.
 using PlaceLayer = std::function<std::vector<LayerPlacement>(const LayerProblem& problem, std::size_t layer)>;
 DeploymentPlan plan_by_layers(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster,
                               const PlaceLayer& place);

@@ -32,8 +32,7 @@ class LocalSearch {
       descend();
       if (time_ < best_time_ * (1 - 1e-9)) num_fruitless = 0;
       if (time_ < best_time_ * (1 - 1e-12) || (time_ <= best_time_ && score_ < best_score_)) remember();
-      const bool is_optimal = best_time_ <= effort_.least_time_us * (1 + 1e-9);
-      if (is_spent() || is_optimal || num_fruitless >= kMaxFruitlessRestarts) return best_;
+      if (is_spent() || num_fruitless >= kMaxFruitlessRestarts) return best_;
       return_to_best();
       perturb();
     }

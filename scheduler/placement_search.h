@@ -2,7 +2,7 @@
 //
 // Layer times are maxima over GPUs: a move helps only if it touches a GPU at which one of the maxima is
 // attained. The search moves single experts and swaps two, takes every improvement of layer time plus a small
-// smooth term (which tells plateaus apart), and restarts from the best with a few random swaps until its
+// smooth term (search_score.h), and restarts from the best with a few random swaps until its
 // evaluations are spent. Deterministic for a given seed: effort is counted in evaluations, not in time.
 #pragma once
 
@@ -15,7 +15,6 @@ namespace aurora {
 struct SearchEffort {
   std::int64_t max_evaluations = 20000;
   std::uint64_t seed = 1;
-  double least_time_us = 0;  // a lower bound (layer_time_bound.h): the search ends when it is reached
 };
 
 /// The best assignment found, never worse than `start`. Keeps to the slots of `problem`.

@@ -1,16 +1,11 @@
 #include "scheduler/placement_state.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "scheduler/search_score.h"
+
 namespace aurora {
-namespace {
-
-/// Weight of the smooth term against the layer time.
-constexpr double kSmoothWeight = 0.02;
-
-}  // namespace
 
 PlacementState::PlacementState(const LayerProblem& problem, Assignment assignment,
                                std::size_t max_sample_words)
@@ -19,15 +14,19 @@ PlacementState::PlacementState(const LayerProblem& problem, Assignment assignmen
       assignment_(std::move(assignment)),
       current_(problem.num_models()),
       row_counts_(num_gpus_),
+      sampled_after_(num_gpus_),
+      rows_after_(num_gpus_),
       is_critical_(num_gpus_),
       maxima_(problem.num_models()),
       wire_send_us_(num_gpus_),
-      wire_receive_us_(num_gpus_) {
+      wire_receive_us_(num_gpus_),
+      busy_us_(num_gpus_) {
   for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
     inverse_compute_.push_back(1 / problem.cluster->gpus[gpu].compute);
     inverse_port_.push_back(1 / (problem.cluster->gpus[gpu].port_gbps * kBytesPerUsOfGbps));
     for (int peer = 0; peer < problem.num_gpus(); ++peer) {
       inverse_bandwidth_.push_back(1 / bandwidth_towards(*problem.cluster, gpu, peer));
+      inverse_bandwidth_of_peer_.push_back(1 / bandwidth_towards(*problem.cluster, peer, gpu));
     }
   }
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
@@ -146,7 +145,7 @@ void PlacementState::rebuild_loads(std::size_t model) {
     for (std::size_t source = 0; source < num_gpus_; ++source) {
       if (source == gpu) continue;
       const double rows = state.rows[gpu * num_gpus_ + source];
-      loads.send[source] += rows * inverse_bandwidth_[source * num_gpus_ + gpu];
+      loads.send[source] += rows * inverse_bandwidth_of_peer_[gpu * num_gpus_ + source];
       loads.receive[gpu] += rows * inverse_bandwidth_[gpu * num_gpus_ + source];
     }
   }
@@ -223,33 +222,50 @@ void PlacementState::count_rows_after(const Exchange& change) {
   state.samples.count_union(rest, change.in >= 0 ? state.samples.tokens_of(change.in) : rest, row_counts_);
 }
 
-/// Rows from `source` to the changed GPU.
-double PlacementState::row_after(const Exchange& change, int source) const {
+/// Rows of each source to the changed GPU, in `rows_after_`.
+void PlacementState::estimate_rows_after(const Exchange& change) {
   const Model& state = models_[change.model];
   const LayerDemand& demand = problem_.demands[change.model];
-  double pairs = state.pairs[cell(change.gpu, source)];
-  if (change.out >= 0) pairs -= demand.pairs(source, change.out);
-  if (change.in >= 0) pairs += demand.pairs(source, change.in);
-  if (state.samples.is_empty()) return pairs;
-  std::int32_t sampled = state.sampled_pairs[cell(change.gpu, source)];
-  if (change.out >= 0) sampled -= state.samples.pairs_of(change.out)[source];
-  if (change.in >= 0) sampled += state.samples.pairs_of(change.in)[source];
-  return sampled > 0 ? pairs * row_counts_[source] * state.samples.reciprocal(sampled) : pairs;
+  // Plain loops over sources, one expert at a time, so that compilers can use vector code.
+  const double* pairs = state.pairs.data() + cell(change.gpu, 0);
+  std::copy(pairs, pairs + num_gpus_, rows_after_.begin());
+  const auto add_pairs = [&](int expert, double sign) {
+    const double* of_expert = demand.pairs_by_expert.data() + static_cast<std::size_t>(expert) * num_gpus_;
+    for (std::size_t source = 0; source < num_gpus_; ++source)
+      rows_after_[source] += sign * of_expert[source];
+  };
+  if (change.out >= 0) add_pairs(change.out, -1);
+  if (change.in >= 0) add_pairs(change.in, 1);
+  if (state.samples.is_empty()) return;
+  count_rows_after(change);
+  const std::int32_t* sampled = state.sampled_pairs.data() + cell(change.gpu, 0);
+  std::copy(sampled, sampled + num_gpus_, sampled_after_.begin());
+  const auto add_sampled = [&](int expert, std::int32_t sign) {
+    const auto of_expert = state.samples.pairs_of(expert);
+    for (std::size_t source = 0; source < num_gpus_; ++source)
+      sampled_after_[source] += sign * of_expert[source];
+  };
+  if (change.out >= 0) add_sampled(change.out, -1);
+  if (change.in >= 0) add_sampled(change.in, 1);
+  for (std::size_t source = 0; source < num_gpus_; ++source) {
+    if (sampled_after_[source] == 0) continue;
+    rows_after_[source] *= row_counts_[source] * state.samples.reciprocal(sampled_after_[source]);
+  }
 }
 
 void PlacementState::apply_to_rows(const Exchange& change, Loads& loads) {
   const Model& state = models_[change.model];
-  if (!state.samples.is_empty()) count_rows_after(change);
-  const double* towards = inverse_bandwidth_.data() + cell(change.gpu, 0);
+  estimate_rows_after(change);
+  rows_after_[change.gpu] = state.rows[cell(change.gpu, change.gpu)];  // local: neither sent nor received
+  const double* here = inverse_bandwidth_.data() + cell(change.gpu, 0);
+  const double* there = inverse_bandwidth_of_peer_.data() + cell(change.gpu, 0);
+  const double* before = state.rows.data() + cell(change.gpu, 0);
   double received = 0;
-  for (int source = 0; source < problem_.num_gpus(); ++source) {
-    if (source == change.gpu) continue;
-    const double rows = row_after(change, source);
-    received += rows * towards[source];
-    loads.send[source] +=
-        (rows - state.rows[cell(change.gpu, source)]) * inverse_bandwidth_[cell(source, change.gpu)];
+  for (std::size_t source = 0; source < num_gpus_; ++source) {
+    received += rows_after_[source] * here[source];
+    loads.send[source] += (rows_after_[source] - before[source]) * there[source];
   }
-  loads.receive[change.gpu] = received;
+  loads.receive[change.gpu] = received - rows_after_[change.gpu] * here[change.gpu];
 }
 
 PlacementState::Trial PlacementState::evaluate_trial(double limit) const {
@@ -335,17 +351,15 @@ double PlacementState::colocated_time_us(const std::vector<Loads>& loads) const 
 }
 
 double PlacementState::score_us(const std::vector<Loads>& loads, double time_us) const {
-  double squares = 0;
   for (std::size_t gpu = 0; gpu < num_gpus_; ++gpu) {
-    double busy = 0;
+    double& busy = busy_us_[gpu] = 0;
     for (std::size_t model = 0; model < loads.size(); ++model) {
       const Loads& load = loads[model];
       busy += load.expert_us[gpu] + std::max(load.send[gpu], load.receive[gpu]) *
                                         (models_[model].dispatch_bytes + models_[model].combine_bytes);
     }
-    squares += busy * busy;
   }
-  return time_us + kSmoothWeight * std::sqrt(squares / static_cast<double>(num_gpus_));
+  return search_score_us(time_us, busy_us_);
 }
 
 const std::vector<bool>& PlacementState::critical_gpus() {

@@ -38,8 +38,7 @@ class PlacementState {
     return static_cast<int>(models_[model].experts_on[gpu].size());
   }
   double layer_time_us() const { return time_us(current_); }
-  /// Layer time plus a small part of the root mean square over GPUs of what keeps them busy: tells plateaus
-  /// of the layer time apart.
+  /// The layer time with a smooth term (search_score.h).
   double score_us() const { return score_us(current_, time_us(current_)); }
   /// GPUs at which one of the maxima that make up the layer time is attained; [gpu].
   const std::vector<bool>& critical_gpus();
@@ -100,9 +99,9 @@ class PlacementState {
   void rebuild_loads(std::size_t model);
   void relocate(const ExpertRef& expert, int to);
   void count_rows_after(const Exchange& change);
+  void estimate_rows_after(const Exchange& change);
   void apply(const Exchange& change, Loads& loads);
   void apply_to_rows(const Exchange& change, Loads& loads);
-  double row_after(const Exchange& change, int source) const;
   Trial evaluate_trial(double limit) const;
   double time_us(const std::vector<Loads>& loads) const;
   double exclusive_time_us(const Loads& loads) const;
@@ -113,16 +112,20 @@ class PlacementState {
   std::size_t num_gpus_;
   Assignment assignment_;
   std::vector<Model> models_;
-  std::vector<double> inverse_compute_;    // [gpu]
-  std::vector<double> inverse_port_;       // [gpu] microseconds per byte
-  std::vector<double> inverse_bandwidth_;  // [gpu][peer] microseconds per byte on the GPU's side
-  std::vector<Loads> current_;             // [model]
-  std::vector<Loads> trial_;               // [model] scratch; equal to `current_` between trials
-  std::vector<std::int32_t> row_counts_;   // [source] scratch
+  std::vector<double> inverse_compute_;            // [gpu]
+  std::vector<double> inverse_port_;               // [gpu] microseconds per byte
+  std::vector<double> inverse_bandwidth_;          // [gpu][peer] microseconds per byte on the GPU's side
+  std::vector<double> inverse_bandwidth_of_peer_;  // [gpu][peer] the same on the peer's side
+  std::vector<Loads> current_;                     // [model]
+  std::vector<Loads> trial_;                       // [model] scratch; equal to `current_` between trials
+  std::vector<std::int32_t> row_counts_;           // [source] scratch
+  std::vector<std::int32_t> sampled_after_;        // [source] scratch
+  std::vector<double> rows_after_;                 // [source] scratch
   std::vector<bool> is_critical_;
   mutable std::vector<PhaseMaxima> maxima_;      // [model] scratch
   mutable std::vector<double> wire_send_us_;     // [gpu] scratch
   mutable std::vector<double> wire_receive_us_;  // [gpu] scratch
+  mutable std::vector<double> busy_us_;          // [gpu] scratch
 };
 
 }  // namespace aurora

@@ -1,27 +1,25 @@
 #include "scheduler/replication.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <optional>
 
-#include "scheduler/random.h"
+#include "scheduler/search_score.h"
 
 namespace aurora {
 namespace {
 
-double search_score(const std::vector<LayerLoad>& loads, double layer_time) {
-  const std::size_t num_gpus = loads.front().gate_us.size();
-  double squares = 0;
-  for (std::size_t gpu = 0; gpu < num_gpus; ++gpu) {
-    double busy = 0;
+/// Of a placement with these loads; see search_score.h.
+double score_us(const std::vector<LayerLoad>& loads) {
+  std::vector<double> busy_us(loads.front().gate_us.size());
+  for (std::size_t gpu = 0; gpu < busy_us.size(); ++gpu) {
     for (const LayerLoad& load : loads) {
-      busy += load.expert_us[gpu] + std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]) +
-              std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]);
+      busy_us[gpu] += load.expert_us[gpu] +
+                      std::max(load.dispatch_send_us[gpu], load.dispatch_receive_us[gpu]) +
+                      std::max(load.combine_send_us[gpu], load.combine_receive_us[gpu]);
     }
-    squares += busy * busy;
   }
-  return layer_time + 0.02 * std::sqrt(squares / static_cast<double>(num_gpus));
+  return search_score_us(layer_time_us(loads), busy_us);
 }
 
 using Replicas = std::vector<ExpertReplica>;
@@ -40,8 +38,8 @@ void sort_by_gpu(Replicas& replicas) {
 
 class ReplicaSearch {
  public:
-  ReplicaSearch(const LayerProblem& problem, std::vector<LayerPlacement> start, const SearchEffort& effort)
-      : problem_(problem), placements_(std::move(start)), effort_(effort), random_(effort.seed) {
+  ReplicaSearch(const LayerProblem& problem, std::vector<LayerPlacement> start, std::int64_t max_evaluations)
+      : problem_(problem), placements_(std::move(start)), max_evaluations_(max_evaluations) {
     for (std::size_t model = 0; model < problem.num_models(); ++model) {
       loads_.push_back(load_of(model));
       std::vector<int>& count = num_on_.emplace_back(static_cast<std::size_t>(problem.num_gpus()));
@@ -49,7 +47,7 @@ class ReplicaSearch {
         for (const ExpertReplica& replica : replicas) ++count[replica.gpu.value];
       }
     }
-    score_ = search_score(loads_, layer_time_us(loads_));
+    score_ = score_us(loads_);
   }
 
   bool add_best_copy(std::size_t model);
@@ -60,7 +58,7 @@ class ReplicaSearch {
  private:
   Replicas& replicas(std::size_t model, int expert) { return placements_[model].experts[expert]; }
   bool has_room(std::size_t model, int gpu) const { return num_on_[model][gpu] < problem_.slots[model][gpu]; }
-  bool is_spent() const { return evaluations_ >= effort_.max_evaluations; }
+  bool is_spent() const { return evaluations_ >= max_evaluations_; }
   LayerLoad load_of(std::size_t model) const {
     return layer_load(problem_.demands[model], placements_[model], *problem_.models[model],
                       *problem_.cluster);
@@ -70,7 +68,7 @@ class ReplicaSearch {
   double rescore(std::size_t model) {
     ++evaluations_;
     std::swap(loads_[model], spare_ = load_of(model));
-    return search_score(loads_, layer_time_us(loads_));
+    return score_us(loads_);
   }
   /// Replaces the replicas of an expert if that lowers the score.
   bool try_replicas(std::size_t model, int expert, Replicas changed);
@@ -79,8 +77,7 @@ class ReplicaSearch {
 
   const LayerProblem& problem_;
   std::vector<LayerPlacement> placements_;
-  SearchEffort effort_;
-  Random random_;
+  std::int64_t max_evaluations_;
   std::vector<LayerLoad> loads_;
   LayerLoad spare_;
   std::vector<std::vector<int>> num_on_;  // [model][gpu]
@@ -221,8 +218,8 @@ void ReplicaSearch::tune_shares() {
 }  // namespace
 
 std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::vector<LayerPlacement> start,
-                                              int num_replicas, const SearchEffort& effort) {
-  ReplicaSearch search(problem, std::move(start), effort);
+                                              int num_replicas, std::int64_t max_evaluations) {
+  ReplicaSearch search(problem, std::move(start), max_evaluations);
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
     for (int copy = 0; copy < num_replicas && search.add_best_copy(model); ++copy) {
     }

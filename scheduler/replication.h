@@ -2,21 +2,21 @@
 //
 // Greedy, then local search, then shares. Copies are added one at a time where they help most, with equal
 // shares; copies are moved and swapped while that helps; then share is shifted between the copies of an
-// expert in ever smaller steps. Judged by the layer time plus a small smooth term (placement_search.h), since
+// expert in ever smaller steps. Judged by the layer time plus a small smooth term (search_score.h), since
 // with several equally busy GPUs one more copy alone does not lower a maximum.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "scheduler/placement_problem.h"
-#include "scheduler/placement_search.h"
 
 namespace aurora {
 
 /// Adds up to `num_replicas` copies for each model within the slots; fewer when no further copy helps. The
-/// result is never worse than `start`, in which every expert may have replicas already. `effort` counts
-/// placements evaluated.
+/// result is never worse than `start`, in which every expert may have replicas already. `max_evaluations`
+/// counts placements while copies are moved and swapped.
 std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::vector<LayerPlacement> start,
-                                              int num_replicas, const SearchEffort& effort);
+                                              int num_replicas, std::int64_t max_evaluations);
 
 }  // namespace aurora

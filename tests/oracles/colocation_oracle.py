@@ -9,7 +9,7 @@ from layer_model import LayerModel, all_placements, colocated_us, placements_of
 from placement_oracle import bottleneck_assignment
 from planner import random_cluster, random_traffic
 
-POLICIES = ["auto", "contiguous", "round-robin", "random", "paper", "lina", "rec"]
+POLICIES = ["auto", "contiguous", "round-robin", "rga", "paper", "lina", "rec"]
 
 
 def wire_loads(model):

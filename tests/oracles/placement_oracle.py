@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
 from layer_model import LayerModel, all_placements, exclusive_us, placements_of
 from planner import random_cluster, random_traffic
 
-POLICIES = ["auto", "contiguous", "round-robin", "random", "paper", "lina"]
+POLICIES = ["auto", "contiguous", "round-robin", "rga", "paper", "lina"]
 
 
 def has_perfect_matching(allowed):
