@@ -92,8 +92,10 @@ void add_place(CLI::App& app, aurora::PlanPlaceOptions& options) {
       ->required()
       ->delimiter(',');
   place
-      ->add_option("--evaluate", options.evaluate,
-                   "judge the plans by these traffic files of the same models, and show their regret")
+      ->add_option(
+          "--evaluate", options.evaluate,
+          "judge the plans by these traffic files of the same models, and show their regret per layer "
+          "against plans made from them")
       ->delimiter(',');
   place->add_option("--placement", options.placement, "placement policy")->capture_default_str();
   place

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -15,7 +16,9 @@
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/plan_io/traffic_file.h"
 #include "scheduler/brute_force.h"
+#include "scheduler/layer_time_bound.h"
 #include "scheduler/placement.h"
+#include "scheduler/placement_problem.h"
 #include "scheduler/plan_evaluation.h"
 
 namespace aurora {
@@ -28,8 +31,8 @@ struct PlaceRow {
   PlanEvaluation prediction;
   double simulated_us = 0;  // per layer
   double planning_us = 0;
-  std::optional<double> regret;
-  std::string failure;  // why this policy has no plan; empty: it has
+  std::vector<double> hindsight_us;  // [layer] of a plan made from the traffic that is judged by; or empty
+  std::string failure;               // why this policy has no plan; empty: it has
 };
 
 PlacementPolicy chosen_policy(const std::string& name) {
@@ -51,6 +54,15 @@ std::vector<ModelTraffic> read_traffic(const std::vector<std::filesystem::path>&
                 file.string() + ": model \"" + models.back().model + "\" is in an earlier traffic file too");
   }
   return models;
+}
+
+/// Time over that of the plan made with hindsight.
+double regret(double time_us, double hindsight_us) { return hindsight_us > 0 ? time_us / hindsight_us : 1; }
+
+double regret(const PlaceRow& row) {
+  const double hindsight_us = std::accumulate(row.hindsight_us.begin(), row.hindsight_us.end(), 0.0);
+  return regret(row.prediction.mean_layer_time_us * static_cast<double>(row.hindsight_us.size()),
+                hindsight_us);
 }
 
 /// What all rows are planned from and judged by.
@@ -90,8 +102,7 @@ PlannedRow plan_row(PlacementPolicy policy, const PlaceInputs& inputs) {
   predict(planned.row, *planned.plan, inputs);
   if (inputs.evaluated.empty()) return planned;
   const DeploymentPlan hindsight = plan_deployment(inputs.evaluated, inputs.cluster, policy, inputs.options);
-  const double best_us = evaluate_plan(hindsight, inputs.evaluated, inputs.cluster).mean_layer_time_us;
-  if (best_us > 0) planned.row.regret = planned.row.prediction.mean_layer_time_us / best_us;
+  planned.row.hindsight_us = evaluate_plan(hindsight, inputs.evaluated, inputs.cluster).layer_time_us;
   return planned;
 }
 
@@ -109,6 +120,14 @@ std::optional<PlaceRow> brute_force_row(const PlaceInputs& inputs) {
   return row;
 }
 
+/// Mean over layers of what no placement without replicas gets below, on the traffic that is judged by.
+double mean_bound_us(const PlaceInputs& inputs) {
+  double sum_us = 0;
+  const std::vector<LayerProblem> problems = layer_problems(inputs.judged(), inputs.cluster);
+  for (const LayerProblem& problem : problems) sum_us += layer_time_bound_us(problem);
+  return problems.empty() ? 0 : sum_us / static_cast<double>(problems.size());
+}
+
 std::string predicted_trace(const DeploymentPlan& plan, const PlaceInputs& inputs) {
   std::vector<std::string> names;
   for (const ModelTraffic& model : inputs.judged()) names.push_back(model.model);
@@ -116,9 +135,16 @@ std::string predicted_trace(const DeploymentPlan& plan, const PlaceInputs& input
                              names);
 }
 
-std::string as_json(const std::vector<PlaceRow>& rows, const ClusterSpec& cluster) {
+/// Everything that is told of the plans.
+struct PlaceReport {
+  int num_gpus = 0;
+  std::vector<PlaceRow> rows;      // the chosen policy's first
+  std::optional<double> bound_us;  // of a layer without replicas
+};
+
+std::string as_json(const PlaceReport& report) {
   json list = json::array();
-  for (const PlaceRow& row : rows) {
+  for (const PlaceRow& row : report.rows) {
     json entry = {{"placement", row.placement}};
     if (!row.failure.empty()) {
       entry["error"] = row.failure;
@@ -128,33 +154,71 @@ std::string as_json(const std::vector<PlaceRow>& rows, const ClusterSpec& cluste
       entry["utilisation"] = row.prediction.utilisation;
       entry["layers_us"] = row.prediction.layer_time_us;
       entry["planning_us"] = row.planning_us;
-      if (row.regret) entry["regret"] = *row.regret;
+      if (!row.hindsight_us.empty()) {
+        entry["regret"] = regret(row);
+        entry["hindsight_layers_us"] = row.hindsight_us;
+        for (std::size_t layer = 0; layer < row.hindsight_us.size(); ++layer) {
+          entry["layers_regret"].push_back(
+              regret(row.prediction.layer_time_us[layer], row.hindsight_us[layer]));
+        }
+      }
     }
     list.push_back(std::move(entry));
   }
-  const json document = {{"version", 1}, {"num_gpus", cluster.num_gpus()}, {"placements", std::move(list)}};
+  json document = {{"version", 1}, {"num_gpus", report.num_gpus}, {"placements", std::move(list)}};
+  if (report.bound_us) document["bound_us"] = *report.bound_us;
   return document.dump(2) + "\n";
 }
 
-std::string as_table(const std::vector<PlaceRow>& rows) {
+/// The regret of the chosen policy's plan, layer by layer.
+std::string regret_table(const PlaceRow& row) {
+  char line[80];
+  std::snprintf(line, sizeof line, "\n%5s %14s %14s %8s\n", "layer", "layer_time_us", "hindsight_us",
+                "regret");
+  std::string text = line;
+  for (std::size_t layer = 0; layer < row.hindsight_us.size(); ++layer) {
+    const double time_us = row.prediction.layer_time_us[layer];
+    std::snprintf(line, sizeof line, "%5zu %14.3f %14.3f %8.4f\n", layer, time_us, row.hindsight_us[layer],
+                  regret(time_us, row.hindsight_us[layer]));
+    text += line;
+  }
+  return text;
+}
+
+std::string as_table(const PlaceReport& report) {
   char line[160];
   std::snprintf(line, sizeof line, "%-14s %14s %13s %12s %8s %14s\n", "placement", "layer_time_us",
                 "simulated_us", "utilisation", "regret", "planning_us");
   std::string text = line;
-  for (const PlaceRow& row : rows) {
+  for (const PlaceRow& row : report.rows) {
     std::snprintf(line, sizeof line, "%-14s ", row.placement.c_str());
     text += line;
     if (!row.failure.empty()) {
       text += row.failure + "\n";
       continue;
     }
-    char regret[16] = "-";
-    if (row.regret) std::snprintf(regret, sizeof regret, "%.4f", *row.regret);
+    char total_regret[16] = "-";
+    if (!row.hindsight_us.empty()) std::snprintf(total_regret, sizeof total_regret, "%.4f", regret(row));
     std::snprintf(line, sizeof line, "%14.3f %13.3f %12.4f %8s %14.1f\n", row.prediction.mean_layer_time_us,
-                  row.simulated_us, row.prediction.utilisation, regret, row.planning_us);
+                  row.simulated_us, row.prediction.utilisation, total_regret, row.planning_us);
     text += line;
   }
+  if (report.bound_us) {
+    std::snprintf(line, sizeof line, "%-14s %14.3f  no placement without replicas is faster\n", "bound",
+                  *report.bound_us);
+    text += line;
+  }
+  if (!report.rows.front().hindsight_us.empty()) text += regret_table(report.rows.front());
   return text;
+}
+
+/// All other policies, brute force where feasible, and the bound.
+void add_comparison(PlaceReport& report, PlacementPolicy chosen, const PlaceInputs& inputs) {
+  for (const PlacementPolicy other : all_placement_policies()) {
+    if (other != chosen) report.rows.push_back(plan_row(other, inputs).row);
+  }
+  if (auto row = brute_force_row(inputs)) report.rows.push_back(std::move(*row));
+  report.bound_us = mean_bound_us(inputs);
 }
 
 }  // namespace
@@ -178,14 +242,9 @@ std::string plan_place_command(const PlanPlaceOptions& options) {
       file.write(predicted_trace(*chosen.plan, inputs));
       file.commit();
     }
-    std::vector<PlaceRow> rows{chosen.row};
-    for (const PlacementPolicy other : all_placement_policies()) {
-      if (options.is_comparing && other != policy) rows.push_back(plan_row(other, inputs).row);
-    }
-    if (options.is_comparing) {
-      if (auto row = brute_force_row(inputs)) rows.push_back(std::move(*row));
-    }
-    return options.is_json ? as_json(rows, inputs.cluster) : as_table(rows);
+    PlaceReport report{inputs.cluster.num_gpus(), {chosen.row}, {}};
+    if (options.is_comparing) add_comparison(report, policy, inputs);
+    return options.is_json ? as_json(report) : as_table(report);
   } catch (const std::invalid_argument& error) {
     throw Error(ErrorKind::kInvalidArgument, error.what());
   }
