@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/error.h"
 #include "launch/plan_commands.h"
@@ -145,7 +146,13 @@ TEST_F(AuroraPlan, PlacesRealRoutingAndComparesPolicies) {
   place.is_json = true;
   const json result = json::parse(plan_place_command(place));
   ASSERT_EQ(result.at("placements").size(), 8u);
+  std::set<std::string> names;
+  for (const json& row : result.at("placements")) names.insert(row.at("placement"));
+  EXPECT_EQ(names, (std::set<std::string>{"auto", "contiguous", "eplb", "lina", "paper", "rec", "rga",
+                                          "round-robin"}));
   const double ours = result.at("placements")[0].at("layer_time_us");
+  EXPECT_GT(result.at("bound_us").get<double>(), 0);
+  EXPECT_LE(result.at("bound_us").get<double>(), ours);
   for (const json& row : result.at("placements")) {
     EXPECT_GE(row.at("layer_time_us").get<double>(), ours * (1 - 1e-9)) << row.at("placement");
   }
@@ -175,6 +182,17 @@ TEST_F(AuroraPlan, TellsTheRegretOfAPlanOnAnotherWorkload) {
     place.is_json = true;
     const json row = json::parse(plan_place_command(place)).at("placements")[0];
     const double regret = row.at("regret");
+    // The same policy on the other workload itself is the plan made with hindsight.
+    place.traffic = place.evaluate;
+    place.evaluate.clear();
+    const json hindsight = json::parse(plan_place_command(place)).at("placements")[0];
+    ASSERT_EQ(row.at("layers_regret").size(), 1u);
+    EXPECT_EQ(row.at("hindsight_layers_us"), hindsight.at("layers_us"));
+    const double layer_regret =
+        row.at("layers_us")[0].get<double>() / hindsight.at("layers_us")[0].get<double>();
+    EXPECT_NEAR(row.at("layers_regret")[0].get<double>(), layer_regret, 1e-12);
+    EXPECT_NEAR(regret, layer_regret, 1e-12) << "one layer";
+    EXPECT_FALSE(hindsight.contains("regret"));
     std::printf("planned on law, served on summary, layer 0, %d replicas: %.1f us, regret %.3f\n",
                 num_replicas, row.at("layer_time_us").get<double>(), regret);
     EXPECT_GE(regret, 1 - 1e-3) << "a plan made with hindsight should not lose";
