@@ -76,7 +76,7 @@ Placements place_eplb(const LayerProblem& problem, const PlacementOptions& optio
 }
 
 /// Combinations that branch and bound may try before the search goes on without a proof: about a millisecond.
-constexpr std::int64_t kQuickProofTrials = 40000;
+constexpr std::int64_t kQuickProofTrials = 20000;
 /// GPUs up to which a layer gets the full effort of the search. On more, an evaluation takes longer in
 /// proportion, and there are fewer.
 constexpr int kGpusOfFullEffort = 8;
@@ -150,6 +150,7 @@ Assignment best_assignment(const LayerProblem& problem, const PlacementOptions& 
         problem, {.limit_us = layer_time_us(problem, found), .max_trials = kQuickProofTrials});
     if (exact.assignment) found = std::move(*exact.assignment);
     if (exact.is_proven) return found;
+    effort.max_evaluations -= effort.max_evaluations / 4;  // the proof has cost as much
   }
   return improve_assignment(problem, std::move(found), effort);
 }
