@@ -1,44 +1,135 @@
 #include "scheduler/birkhoff.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
 namespace aurora {
 namespace {
 
 __extension__ using WideInteger = __int128;
 
-/// The threshold falls at least to this fraction, so that a failed search is not repeated for every entry. A
-/// larger fraction gives fewer rounds and more searches; rows of up to 64 entries can afford more.
-constexpr int kFallNumerator = 7;
-constexpr int kFallDenominator = 8;
+/// Levels of the threshold in each octave. More give fewer rounds and more searches.
+constexpr int kLevelBits = 3;
+constexpr int kLevelsPerOctave = 1 << kLevelBits;
+constexpr int kNumLevels = 63 * kLevelsPerOctave;
 
-class MatchingPeeler {
+/// The level of a length above zero: its leading bit, then the kLevelBits below it.
+int level_of(Bytes length) {
+  const int octave = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(length))) - 1;
+  const Bytes steps =
+      octave >= kLevelBits ? length >> (octave - kLevelBits) : length << (kLevelBits - octave);
+  return octave * kLevelsPerOctave + static_cast<int>(steps) - kLevelsPerOctave;
+}
+
+/// The least length of a level.
+Bytes threshold_of(int level) {
+  const int octave = level / kLevelsPerOctave;
+  const Bytes steps = kLevelsPerOctave + level % kLevelsPerOctave;
+  if (octave >= kLevelBits) return steps << (octave - kLevelBits);
+  const Bytes unit = Bytes{1} << (kLevelBits - octave);
+  return (steps + unit - 1) / unit;
+}
+
+struct Place {
+  std::uint32_t row;
+  std::uint32_t column;
+};
+
+/// Entries below the threshold by level, as linked lists through a matrix: adding one and taking all of a
+/// level is constant time each, so that a fall of the threshold looks at no entry but those that it admits.
+class EntriesByLevel {
  public:
-  MatchingPeeler(int size, std::vector<Bytes> entries)
-      : size_(static_cast<std::size_t>(size)),
-        words_((size_ + 63) / 64),
+  static constexpr int kLargestSize = 0xffff;  // row and column share 32 bits, one value of which is kNone
+
+  explicit EntriesByLevel(std::size_t size) : size_(size), next_(size * size) { first_.fill(kNone); }
+
+  void add(Place place, Bytes length) {
+    const auto level = static_cast<std::size_t>(level_of(length));
+    next_[place.row * size_ + place.column] = first_[level];
+    first_[level] = pack(place);
+    nonempty_[level / 64] |= std::uint64_t{1} << (level % 64);
+  }
+
+  /// The highest level that has entries, -1 when there are none. It never rises: what is added is below it.
+  int highest() {
+    while (nonempty_[top_word_] == 0) {
+      if (top_word_ == 0) return -1;
+      --top_word_;
+    }
+    return static_cast<int>(top_word_ * 64 + 63) - std::countl_zero(nonempty_[top_word_]);
+  }
+
+  template <class Visit>
+  void take_all(int level, Visit visit) {
+    const auto index = static_cast<std::size_t>(level);
+    std::uint32_t packed = std::exchange(first_[index], kNone);
+    nonempty_[index / 64] &= ~(std::uint64_t{1} << (index % 64));
+    while (packed != kNone) {
+      const Place place{packed >> 16, packed & 0xffff};
+      packed = next_[place.row * size_ + place.column];
+      visit(place);
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t kNone = 0xffffffff;
+  static std::uint32_t pack(Place place) { return place.row << 16 | place.column; }
+
+  std::size_t size_;
+  std::vector<std::uint32_t> next_;  // [row][column]
+  std::array<std::uint32_t, kNumLevels> first_;
+  std::array<std::uint64_t, (kNumLevels + 63) / 64> nonempty_{};
+  std::size_t top_word_ = std::tuple_size_v<decltype(nonempty_)> - 1;  // no word above it has bits
+};
+
+/// `kWords` is the number of 64-bit words in a row of bits, or 0 when it is known at run time only. With
+/// known sizes all that is kept per line stands in the object itself, which small matrices gain from.
+template <std::size_t kWords>
+class MatchingPeeler {
+  template <class T>
+  using PerLine = std::conditional_t<(kWords > 0), std::array<T, kWords * 64>, std::vector<T>>;
+  using LineBits =
+      std::conditional_t<(kWords > 0), std::array<std::uint64_t, kWords>, std::vector<std::uint64_t>>;
+
+ public:
+  MatchingPeeler(std::size_t size, std::vector<Bytes> entries)
+      : size_(size),
+        words_((size + 63) / 64),
         entries_(std::move(entries)),
-        bits_(size_ * words_),
-        column_of_row_(size_, kNone),
-        row_of_column_(size_, kNone),
-        free_columns_(words_),
-        unseen_columns_(words_),
-        parent_row_(size_) {
-    for (std::size_t column = 0; column < size_; ++column) set_bit(free_columns_, column);
-    queue_.reserve(size_);
+        below_(size),
+        bits_(size * num_words()) {
+    if constexpr (kWords == 0) {
+      for (auto* line : {&column_of_row_, &row_of_column_, &parent_row_}) line->resize(size_);
+      for (auto* line : {&free_rows_, &queue_}) line->resize(size_);
+      for (auto* line : {&free_columns_, &unseen_columns_}) line->resize(words_);
+      length_of_row_.resize(size_);
+    }
+    std::fill(free_columns_.begin(), free_columns_.end(), 0);
+    for (std::uint32_t row = 0; row < size_; ++row) {
+      for (std::uint32_t column = 0; column < size_; ++column) {
+        if (entry(row, column) > 0) below_.add({row, column}, entry(row, column));
+      }
+      free_rows_[num_free_rows_++] = row;
+      set_bit(free_columns_.data(), row);
+      column_of_row_[row] = kNone;
+    }
   }
 
   void peel(Bytes line_sum, const MatchingVisitor& visit) {
-    threshold_ = largest_useful_threshold();
-    rebuild_bits();
     while (line_sum > 0) {
-      complete_matching();
-      const Bytes length = shortest_matched_entry();
-      if (!visit(length, column_of_row_)) return;
+      for (std::size_t index = 0; index < num_free_rows_; ++index) augment(free_rows_[index]);
+      Bytes length = line_sum;
+      for (std::size_t row = 0; row < size_; ++row) length = std::min(length, length_of_row_[row]);
+      if (!visit(length, {column_of_row_.data(), size_})) return;
       subtract(length);
       line_sum -= length;
     }
@@ -47,151 +138,132 @@ class MatchingPeeler {
  private:
   static constexpr int kNone = -1;
 
-  static void set_bit(std::vector<std::uint64_t>& words, std::size_t bit) {
+  static void set_bit(std::uint64_t* words, std::size_t bit) {
     words[bit / 64] |= std::uint64_t{1} << (bit % 64);
   }
-  static void clear_bit(std::vector<std::uint64_t>& words, std::size_t bit) {
+  static void clear_bit(std::uint64_t* words, std::size_t bit) {
     words[bit / 64] &= ~(std::uint64_t{1} << (bit % 64));
   }
+  std::size_t num_words() const { return kWords > 0 ? kWords : words_; }
+  std::uint64_t* bits_of(std::size_t row) { return bits_.data() + row * num_words(); }
   Bytes& entry(std::size_t row, std::size_t column) { return entries_[row * size_ + column]; }
 
-  Bytes largest_useful_threshold() const;
-  void rebuild_bits();
-  void complete_matching();
-  bool augment(std::size_t row);
+  void augment(std::uint32_t row);
+  bool reach_free_column(std::size_t row);
   bool extend(std::size_t row);
-  void flip_path(int column);
+  void flip_path(std::size_t row, std::size_t column);
   void lower_threshold();
-  Bytes shortest_matched_entry();
   void subtract(Bytes length);
 
   std::size_t size_;
-  std::size_t words_;  // per row of bits
-  std::vector<Bytes> entries_;
-  Bytes threshold_ = 0;
+  std::size_t words_;
+  std::vector<Bytes> entries_;  // [row][column]; of matched ones length_of_row_ is right instead
+  EntriesByLevel below_;
+  Bytes threshold_ = std::numeric_limits<Bytes>::max();
   std::vector<std::uint64_t> bits_;  // [row][word]: entries of at least the threshold
-  std::vector<int> column_of_row_;
-  std::vector<int> row_of_column_;
-  std::vector<std::uint64_t> free_columns_;
+  PerLine<int> column_of_row_;
+  PerLine<int> row_of_column_;        // of matched columns
+  PerLine<Bytes> length_of_row_;      // of the matched entry
+  PerLine<std::uint32_t> free_rows_;  // the first num_free_rows_
+  std::size_t num_free_rows_ = 0;
+  LineBits free_columns_;
   // State of one search for an augmenting path.
-  std::vector<std::uint64_t> unseen_columns_;
-  std::vector<int> parent_row_;     // [column]
-  std::vector<std::size_t> queue_;  // rows reached
+  LineBits unseen_columns_;
+  PerLine<int> parent_row_;       // [column] of reached columns
+  PerLine<std::uint32_t> queue_;  // rows reached, the first num_reached_
+  std::size_t num_reached_ = 0;
 };
 
-/// No matching can have a shorter longest entry than the least of the rows' maxima.
-Bytes MatchingPeeler::largest_useful_threshold() const {
-  Bytes threshold = INT64_MAX;
-  for (std::size_t row = 0; row < size_; ++row) {
-    const auto begin = entries_.begin() + static_cast<std::ptrdiff_t>(row * size_);
-    threshold = std::min(threshold, *std::max_element(begin, begin + static_cast<std::ptrdiff_t>(size_)));
-  }
-  return threshold;
-}
-
-void MatchingPeeler::rebuild_bits() {
-  for (std::size_t row = 0; row < size_; ++row) {
-    const Bytes* values = entries_.data() + row * size_;
-    for (std::size_t word = 0; word < words_; ++word) {
-      const std::size_t first = word * 64;
-      const std::size_t count = std::min<std::size_t>(64, size_ - first);
-      std::uint64_t mask = 0;
-      for (std::size_t bit = 0; bit < count; ++bit) {
-        mask |= static_cast<std::uint64_t>(values[first + bit] >= threshold_) << bit;
-      }
-      bits_[row * words_ + word] = mask;
+/// Breadth-first search for an augmenting path from an unmatched row; the threshold falls until there is one.
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::augment(std::uint32_t row) {
+  if (reach_free_column(row)) return;
+  std::fill(unseen_columns_.begin(), unseen_columns_.end(), ~std::uint64_t{0});
+  queue_[0] = row;
+  num_reached_ = 1;
+  for (;;) {
+    for (std::size_t head = 0; head < num_reached_; ++head) {
+      if (extend(queue_[head])) return;
+    }
+    // What was reached stays reached: the search goes on with the entries that the fall admits.
+    lower_threshold();
+    for (std::size_t index = 0; index < num_reached_; ++index) {
+      if (reach_free_column(queue_[index])) return;
     }
   }
 }
 
-void MatchingPeeler::complete_matching() {
-  for (std::size_t row = 0; row < size_; ++row) {
-    while (column_of_row_[row] == kNone && !augment(row)) lower_threshold();
-  }
-}
-
-/// Breadth-first search for an augmenting path from an unmatched row.
-bool MatchingPeeler::augment(std::size_t row) {
-  std::fill(unseen_columns_.begin(), unseen_columns_.end(), ~std::uint64_t{0});
-  queue_.clear();
-  queue_.push_back(row);
-  for (std::size_t head = 0; head < queue_.size(); ++head) {
-    if (extend(queue_[head])) return true;
+/// True when a reached row has an entry in a free column; the path that leads there is flipped.
+template <std::size_t kWords>
+bool MatchingPeeler<kWords>::reach_free_column(std::size_t row) {
+  const std::uint64_t* bits = bits_of(row);
+  for (std::size_t word = 0; word < num_words(); ++word) {
+    const std::uint64_t found = bits[word] & free_columns_[word];
+    if (found == 0) continue;
+    const std::size_t column = word * 64 + static_cast<std::size_t>(std::countr_zero(found));
+    free_columns_[word] &= ~(found & -found);
+    flip_path(row, column);
+    return true;
   }
   return false;
 }
 
-/// Follows the entries of one reached row; true when a free column was found and the path flipped.
-bool MatchingPeeler::extend(std::size_t row) {
-  const std::uint64_t* bits = bits_.data() + row * words_;
-  for (std::size_t word = 0; word < words_; ++word) {
-    const std::uint64_t found = bits[word] & free_columns_[word];
-    if (found != 0) {
-      const std::size_t column = word * 64 + static_cast<std::size_t>(std::countr_zero(found));
-      parent_row_[column] = static_cast<int>(row);
-      flip_path(static_cast<int>(column));
-      return true;
-    }
-  }
-  for (std::size_t word = 0; word < words_; ++word) {
+/// Reaches the rows that are matched to entries of a reached row; true when one of them ended the search.
+/// They are tried at once, before their neighbours are listed: most searches end within two steps.
+template <std::size_t kWords>
+bool MatchingPeeler<kWords>::extend(std::size_t row) {
+  const std::uint64_t* bits = bits_of(row);
+  for (std::size_t word = 0; word < num_words(); ++word) {
     std::uint64_t fresh = bits[word] & unseen_columns_[word];
     unseen_columns_[word] &= ~fresh;
-    while (fresh != 0) {
+    for (; fresh != 0; fresh &= fresh - 1) {
       const std::size_t column = word * 64 + static_cast<std::size_t>(std::countr_zero(fresh));
-      fresh &= fresh - 1;
+      const auto reached = static_cast<std::uint32_t>(row_of_column_[column]);
       parent_row_[column] = static_cast<int>(row);
-      queue_.push_back(static_cast<std::size_t>(row_of_column_[column]));
+      queue_[num_reached_++] = reached;
+      if (reach_free_column(reached)) return true;
     }
   }
   return false;
 }
 
-void MatchingPeeler::flip_path(int column) {
-  clear_bit(free_columns_, static_cast<std::size_t>(column));
-  while (column != kNone) {
-    const int row = parent_row_[column];
-    const int next = column_of_row_[row];
-    column_of_row_[row] = column;
-    row_of_column_[column] = row;
-    column = next;
+/// Matches `row` to `column`, the row's parent to the column that the row leaves, and so on.
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::flip_path(std::size_t row, std::size_t column) {
+  for (;;) {
+    const int left = column_of_row_[row];
+    if (left != kNone) entry(row, static_cast<std::size_t>(left)) = length_of_row_[row];
+    length_of_row_[row] = entry(row, column);
+    column_of_row_[row] = static_cast<int>(column);
+    row_of_column_[column] = static_cast<int>(row);
+    if (left == kNone) return;
+    column = static_cast<std::size_t>(left);
+    row = static_cast<std::size_t>(parent_row_[column]);
   }
 }
 
-/// After a failed search: any matching of the reached rows needs an entry in a column that was not reached,
-/// so the threshold falls to the largest of these at once.
-void MatchingPeeler::lower_threshold() {
-  Bytes largest = 0;
-  for (const std::size_t row : queue_) {
-    for (std::size_t column = 0; column < size_; ++column) {
-      const bool is_unseen = ((unseen_columns_[column / 64] >> (column % 64)) & 1) != 0;
-      if (is_unseen) largest = std::max(largest, entry(row, column));
-    }
-  }
-  if (largest == 0) throw std::logic_error("peeling: the line sums of the matrix are not constant");
-  const Bytes fallen = threshold_ / kFallDenominator * kFallNumerator;
-  threshold_ = std::max<Bytes>(1, std::min(largest, fallen));
-  rebuild_bits();
-}
-
-Bytes MatchingPeeler::shortest_matched_entry() {
-  Bytes shortest = INT64_MAX;
-  for (std::size_t row = 0; row < size_; ++row) {
-    shortest = std::min(shortest, entry(row, static_cast<std::size_t>(column_of_row_[row])));
-  }
-  return shortest;
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::lower_threshold() {
+  const int level = below_.highest();
+  if (level < 0) throw std::logic_error("peeling: the line sums of the matrix are not constant");
+  threshold_ = threshold_of(level);
+  below_.take_all(level, [&](Place place) { set_bit(bits_of(place.row), place.column); });
 }
 
 /// Takes `length` off the matched entries; those that fall below the threshold leave the matching.
-void MatchingPeeler::subtract(Bytes length) {
-  for (std::size_t row = 0; row < size_; ++row) {
-    const auto column = static_cast<std::size_t>(column_of_row_[row]);
-    Bytes& value = entry(row, column);
-    value -= length;
-    if (value >= threshold_) continue;
-    bits_[row * words_ + column / 64] &= ~(std::uint64_t{1} << (column % 64));
-    set_bit(free_columns_, column);
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::subtract(Bytes length) {
+  num_free_rows_ = 0;
+  for (std::uint32_t row = 0; row < size_; ++row) {
+    const Bytes left = length_of_row_[row] -= length;
+    if (left >= threshold_) continue;
+    const auto column = static_cast<std::uint32_t>(column_of_row_[row]);
+    entry(row, column) = left;
+    if (left > 0) below_.add({row, column}, left);
+    clear_bit(bits_of(row), column);
+    set_bit(free_columns_.data(), column);
     column_of_row_[row] = kNone;
-    row_of_column_[column] = kNone;
+    free_rows_[num_free_rows_++] = row;
   }
 }
 
@@ -239,9 +311,18 @@ std::vector<Bytes> padding_to_line_sum(int size, std::span<const Bytes> entries,
 
 void peel_perfect_matchings(int size, std::vector<Bytes> entries, const MatchingVisitor& visit) {
   if (size == 0) return;
+  if (size > EntriesByLevel::kLargestSize) {
+    throw std::invalid_argument("peeling: " + std::to_string(size) + " rows; there may be at most " +
+                                std::to_string(EntriesByLevel::kLargestSize));
+  }
+  const auto n = static_cast<std::size_t>(size);
   Bytes line_sum = 0;
-  for (int column = 0; column < size; ++column) line_sum += entries[static_cast<std::size_t>(column)];
-  MatchingPeeler(size, std::move(entries)).peel(line_sum, visit);
+  for (std::size_t column = 0; column < n; ++column) line_sum += entries[column];
+  if (n <= 64) {
+    MatchingPeeler<1>(n, std::move(entries)).peel(line_sum, visit);
+  } else {
+    MatchingPeeler<0>(n, std::move(entries)).peel(line_sum, visit);
+  }
 }
 
 }  // namespace aurora

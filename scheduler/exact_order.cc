@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "scheduler/birkhoff.h"
 #include "scheduler/makespan_bound.h"
@@ -30,78 +31,100 @@ Bytes largest_line(int size, std::span<const Bytes> entries) {
   return largest;
 }
 
-/// Durations to decompose and what a duration carries: bytes themselves with equal ports, otherwise ticks.
-class Durations {
- public:
-  Durations(const TrafficMatrix& traffic, std::span<const double> ports)
-      : size_(traffic.num_gpus()), left_(traffic) {
-    for (int source = 0; source < size_; ++source) {
-      const auto row = traffic.row(source);
-      entries_.insert(entries_.end(), row.begin(), row.end());
+std::vector<Bytes> entries_of(const TrafficMatrix& traffic) {
+  std::vector<Bytes> entries;
+  entries.reserve(static_cast<std::size_t>(traffic.num_gpus()) *
+                  static_cast<std::size_t>(traffic.num_gpus()));
+  for (int source = 0; source < traffic.num_gpus(); ++source) {
+    const auto row = traffic.row(source);
+    entries.insert(entries.end(), row.begin(), row.end());
+  }
+  return entries;
+}
+
+/// Decomposes `durations` and visits the rounds. `bytes_of(source, destination, part, left)` are the bytes
+/// that a part of a duration carries after which `left` are left; none for a part of zero.
+template <class BytesOf>
+void visit_rounds(int size, std::vector<Bytes> durations, const RoundVisitor& visit, BytesOf bytes_of) {
+  const auto n = static_cast<std::size_t>(size);
+  const Bytes line_sum = largest_line(size, durations);
+  std::vector<Bytes> padded = padding_to_line_sum(size, durations, line_sum);
+  for (std::size_t index = 0; index < padded.size(); ++index) padded[index] += durations[index];
+  auto num_left =
+      durations.size() - static_cast<std::size_t>(std::count(durations.begin(), durations.end(), 0));
+  peel_perfect_matchings(size, std::move(padded), [&](Bytes length, std::span<const int> column_of_row) {
+    Round round;
+    round.transfers.resize(n);
+    std::size_t num_transfers = 0;
+    for (std::size_t row = 0; row < n; ++row) {
+      const int column = column_of_row[row];
+      // What a matched entry carries is of its real part first, then of its padding.
+      Bytes& left = durations[row * n + static_cast<std::size_t>(column)];
+      const Bytes part = std::min(left, length);
+      left -= part;
+      const auto source = static_cast<int>(row);
+      const Bytes bytes = bytes_of(source, column, part, left);
+      round.transfers[num_transfers] = {{source}, {column}, bytes};
+      num_transfers += static_cast<std::size_t>(bytes > 0);
+      num_left -= static_cast<std::size_t>(part > 0 && left == 0);
     }
-    if (has_equal_ports({ports.begin(), ports.end()})) return;
+    round.transfers.resize(num_transfers);
+    return (num_transfers == 0 || visit(std::move(round))) && num_left > 0;
+  });
+}
+
+/// Bytes that a tick carries between each pair: durations of bytes, and bytes of durations.
+class Ticks {
+ public:
+  Ticks(const TrafficMatrix& traffic, std::span<const double> ports)
+      : size_(static_cast<std::size_t>(traffic.num_gpus())), left_(traffic), bytes_per_tick_(size_ * size_) {
     const double bound_us =
         one_to_one_bound_us(traffic, {.ports = std::vector<double>(ports.begin(), ports.end())});
-    bytes_per_tick_.resize(entries_.size());
-    for (std::size_t index = 0; index < entries_.size(); ++index) {
-      const auto source = index / static_cast<std::size_t>(size_);
-      const auto destination = index % static_cast<std::size_t>(size_);
-      bytes_per_tick_[index] = std::min(ports[source], ports[destination]) * bound_us / kTicksOfBound;
-      if (entries_[index] > 0) {
-        entries_[index] =
-            static_cast<Bytes>(std::ceil(static_cast<double>(entries_[index]) / bytes_per_tick_[index]));
-      }
+    for (std::size_t index = 0; index < bytes_per_tick_.size(); ++index) {
+      const double rate = std::min(ports[index / size_], ports[index % size_]);
+      bytes_per_tick_[index] = rate * bound_us / kTicksOfBound;
     }
   }
 
-  int size() const { return size_; }
-  const std::vector<Bytes>& entries() const { return entries_; }
-
-  /// Takes what a matched entry carries in `length`, of its real part first: 0 when only padding is left.
-  Bytes take(int source, int destination, Bytes length) {
-    const std::size_t index = static_cast<std::size_t>(source) * static_cast<std::size_t>(size_) +
-                              static_cast<std::size_t>(destination);
-    Bytes& duration = entries_[index];
-    const Bytes spent = std::min(duration, length);
-    if (spent == 0) return 0;
-    duration -= spent;
-    const Bytes left = left_.at(source, destination);
-    Bytes bytes = left;
-    if (bytes_per_tick_.empty()) {
-      bytes = spent;
-    } else if (duration > 0) {
-      bytes = std::min(left, static_cast<Bytes>(static_cast<double>(spent) * bytes_per_tick_[index]));
+  std::vector<Bytes> durations() const {
+    std::vector<Bytes> durations = entries_of(left_);
+    for (std::size_t index = 0; index < durations.size(); ++index) {
+      if (durations[index] == 0) continue;
+      durations[index] =
+          static_cast<Bytes>(std::ceil(static_cast<double>(durations[index]) / bytes_per_tick_[index]));
     }
+    return durations;
+  }
+
+  /// The bytes of `ticks`; all that are left when no ticks are.
+  Bytes take(int source, int destination, Bytes ticks, Bytes ticks_left) {
+    const Bytes left = left_.at(source, destination);
+    const double rate =
+        bytes_per_tick_[static_cast<std::size_t>(source) * size_ + static_cast<std::size_t>(destination)];
+    const Bytes bytes =
+        ticks_left == 0 ? left : std::min(left, static_cast<Bytes>(static_cast<double>(ticks) * rate));
     left_.set(source, destination, left - bytes);
     return bytes;
   }
 
  private:
-  int size_;
+  std::size_t size_;
   TrafficMatrix left_;
-  std::vector<Bytes> entries_;
-  std::vector<double> bytes_per_tick_;  // empty: 1
+  std::vector<double> bytes_per_tick_;
 };
 
 }  // namespace
 
 void visit_exact_rounds(const TrafficMatrix& traffic, std::span<const double> ports,
                         const RoundVisitor& visit) {
-  Durations durations(traffic, ports);
-  const int size = durations.size();
-  const Bytes line_sum = largest_line(size, durations.entries());
-  if (line_sum == 0) return;
-  std::vector<Bytes> padded = padding_to_line_sum(size, durations.entries(), line_sum);
-  for (std::size_t index = 0; index < padded.size(); ++index) padded[index] += durations.entries()[index];
-  peel_perfect_matchings(size, std::move(padded), [&](Bytes length, std::span<const int> column_of_row) {
-    Round round;
-    round.transfers.reserve(column_of_row.size());
-    for (int source = 0; source < size; ++source) {
-      const int destination = column_of_row[static_cast<std::size_t>(source)];
-      const Bytes bytes = durations.take(source, destination, length);
-      if (bytes > 0) round.transfers.push_back({{source}, {destination}, bytes});
-    }
-    return round.transfers.empty() || visit(std::move(round));
+  const int size = traffic.num_gpus();
+  if (has_equal_ports(ports)) {
+    visit_rounds(size, entries_of(traffic), visit, [](int, int, Bytes part, Bytes) { return part; });
+    return;
+  }
+  Ticks ticks(traffic, ports);
+  visit_rounds(size, ticks.durations(), visit, [&](int source, int destination, Bytes part, Bytes left) {
+    return ticks.take(source, destination, part, left);
   });
 }
 

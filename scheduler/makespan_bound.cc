@@ -29,7 +29,7 @@ std::vector<double> port_bandwidths(const OrderOptions& options, int num_gpus) {
   return options.ports;
 }
 
-bool has_equal_ports(const std::vector<double>& ports) {
+bool has_equal_ports(std::span<const double> ports) {
   return std::all_of(ports.begin(), ports.end(), [&](double port) { return port == ports.front(); });
 }
 

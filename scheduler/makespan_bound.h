@@ -8,6 +8,7 @@
 // The second is not a bound for orders in which a fast port serves several slow ones at once.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "scheduler/order_policy.h"
@@ -21,7 +22,7 @@ namespace aurora {
 std::vector<double> port_bandwidths(const OrderOptions& options, int num_gpus);
 
 /// Whether all ports have the same bandwidth.
-bool has_equal_ports(const std::vector<double>& ports);
+bool has_equal_ports(std::span<const double> ports);
 
 /// Largest row or column sum: the bound in bytes when all ports are equal. Exact.
 Bytes makespan_bound_bytes(const TrafficMatrix& traffic);
