@@ -83,6 +83,7 @@ class TwoTierSearch {
       consider(carry_out(bounds_.nodes_us / num_pieces), bounds_.relayed_us());
     }
   }
+  /// Steps are separated by barriers; where a policy prefers to do without, the exact rounds stand in.
   TransmissionOrder rounds_of(OrderPolicy policy, const TrafficMatrix& traffic,
                               const std::vector<double>& ports) const {
     OrderOptions options;
@@ -90,7 +91,9 @@ class TwoTierSearch {
     options.round_cost_us = options_.round_cost_us;
     options.max_rounds = options_.max_steps;
     options.seed = options_.seed;
-    return plan_order(policy, traffic, options);
+    TransmissionOrder order = plan_order(policy, traffic, options);
+    if (order.pacing == Pacing::kRounds) return order;
+    return plan_order(OrderPolicy::kExact, traffic, options);
   }
 
   const TrafficMatrix& traffic_;

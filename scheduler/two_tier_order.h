@@ -5,9 +5,13 @@
 // while its neighbours idle. Over the links the bytes can be spread first: then only the node's total over
 // the sum of its ports is a bound. A byte takes up to three hops, as in FAST (Lei et al., "FAST: An Efficient
 // Scheduler for All-to-All GPU Communication", NSDI'26, arXiv 2505.09764):
-//     source -> carrier        over the link: balancing, so that every port has its share of the node's
-//     bytes; carrier -> arrival       through the ports; arrival -> destination   over the link:
-//     redistribution.
+//
+// 1. source -> carrier, over the link: balancing, so that every port has its share of the node's bytes;
+//
+// 2. carrier -> arrival, through the ports;
+//
+// 3. arrival -> destination, over the link: redistribution.
+//
 // There are two ways to choose carriers and arrivals. node_relaying.h orders the matrix of nodes, as FAST
 // does: few rounds, little planning, for fast links. gpu_relaying.h moves only what a port cannot carry
 // within a time limit, and orders the matrix of GPUs that is left: little relaying, for slow links.
