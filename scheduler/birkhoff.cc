@@ -267,6 +267,17 @@ void MatchingPeeler<kWords>::subtract(Bytes length) {
   }
 }
 
+/// The smallest peeler that is known to the compiler and fits; any size has the last.
+void peel_with_words(std::size_t size, std::vector<Bytes> entries, Bytes line_sum,
+                     const MatchingVisitor& visit) {
+  const std::size_t num_words = (size + 63) / 64;
+  if (num_words <= 1) return MatchingPeeler<1>(size, std::move(entries)).peel(line_sum, visit);
+  if (num_words <= 2) return MatchingPeeler<2>(size, std::move(entries)).peel(line_sum, visit);
+  if (num_words <= 5) return MatchingPeeler<5>(size, std::move(entries)).peel(line_sum, visit);
+  if (num_words <= 16) return MatchingPeeler<16>(size, std::move(entries)).peel(line_sum, visit);
+  MatchingPeeler<0>(size, std::move(entries)).peel(line_sum, visit);
+}
+
 }  // namespace
 
 std::vector<Bytes> padding_to_line_sum(int size, std::span<const Bytes> entries, Bytes line_sum) {
@@ -318,11 +329,7 @@ void peel_perfect_matchings(int size, std::vector<Bytes> entries, const Matching
   const auto n = static_cast<std::size_t>(size);
   Bytes line_sum = 0;
   for (std::size_t column = 0; column < n; ++column) line_sum += entries[column];
-  if (n <= 64) {
-    MatchingPeeler<1>(n, std::move(entries)).peel(line_sum, visit);
-  } else {
-    MatchingPeeler<0>(n, std::move(entries)).peel(line_sum, visit);
-  }
+  peel_with_words(n, std::move(entries), line_sum, visit);
 }
 
 }  // namespace aurora

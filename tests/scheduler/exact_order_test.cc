@@ -80,6 +80,18 @@ TEST(ExactOrder, MeetsTheBoundOnEverySizeUpTo64) {
   }
 }
 
+/// Sizes at and beyond which rows of bits take another number of words.
+TEST(ExactOrder, MeetsTheBoundOnLargeSizes) {
+  std::mt19937_64 random(8);
+  for (const int n : {65, 128, 129, 320, 321, 1025}) {
+    for (const Family family : {Family::kZipfBoth, Family::kSparse, Family::kOneHotPair}) {
+      SCOPED_TRACE("seed 8, n " + std::to_string(n) + ", " + test::family_name(family));
+      expect_exact(test::random_traffic(family, n, random));
+      if (n > 1000) break;
+    }
+  }
+}
+
 TEST(ExactOrder, MeetsTheBoundAtTheLargestSums) {
   const Bytes huge = Bytes{1} << 61;
   const std::vector<Bytes> entries{0, huge, huge, huge, 0, huge - 1, huge, huge - 1, 0};
