@@ -97,6 +97,11 @@ class Backend {
   virtual Buffer allocate(std::size_t size_bytes, MemorySpace space) = 0;
   virtual std::unique_ptr<Stream> create_stream() = 0;
   virtual std::unique_ptr<Event> create_event() = 0;
+  /// An event that also remembers when it completed, for `seconds_between`.
+  virtual std::unique_ptr<Event> create_timed_event() = 0;
+  /// Time on the device from the completion of `start` to that of `end`: timed events of this backend, both
+  /// recorded and complete.
+  virtual double seconds_between(Event& start, Event& end) = 0;
   /// Copies between any two places that this backend or the host owns.
   virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
   /// The operations; lives as long as the backend.

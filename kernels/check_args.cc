@@ -138,24 +138,67 @@ void check_args(const GatherRowsArgs& args) {
                    "gather_rows: no conversion between these dtypes");
 }
 
-std::size_t header_bytes(const PackRowsArgs& args) {
-  return args.headers.size() / static_cast<std::size_t>(args.indices.dim(0));
+void check_args(const AssignRowsArgs& args, std::size_t scratch_bytes) {
+  const std::int64_t num_tokens = args.expert_ids.dim(0);
+  const std::int64_t top_k = args.expert_ids.dim(1);
+  const std::int64_t num_replicas = args.replicas.ranks.dim(0);
+  const std::int64_t max_rows = num_tokens * std::min<std::int64_t>(top_k, args.num_ranks);
+  check(args.num_ranks >= 1, "assign_rows: num_ranks is not positive");
+  check_shape(args.replicas.offsets, {args.replicas.offsets.dim(0)}, "assign_rows: replica offsets");
+  check_shape(args.replicas.bounds, {num_replicas}, "assign_rows: replica bounds");
+  check_shape(args.replicas.slots, {num_replicas}, "assign_rows: replica slots");
+  check_shape(args.counts, {args.num_ranks + num_replicas}, "assign_rows: counts");
+  check_shape(args.row_offsets, {args.num_ranks + 1}, "assign_rows: row_offsets");
+  check(args.scratch.size_bytes() >= scratch_bytes,
+        "assign_rows: scratch is smaller than assign_rows_scratch_bytes()");
+  if (num_tokens == 0) return;
+  check_shape(args.expert_ids, {num_tokens, top_k}, "assign_rows: expert_ids");
+  check_shape(args.weights, {num_tokens, top_k}, "assign_rows: weights");
+  check_shape(args.row_tokens, {max_rows}, "assign_rows: row_tokens");
+  check_shape(args.headers, {max_rows, 2 * top_k}, "assign_rows: headers");
+  check_shape(args.term_offsets, {num_tokens + 1}, "assign_rows: term_offsets");
+  check_shape(args.term_indices, {num_tokens * top_k}, "assign_rows: term_indices");
 }
 
 void check_args(const PackRowsArgs& args) {
   if (args.indices.is_empty()) return;
   const std::int64_t num_rows = args.indices.dim(0);
-  const std::size_t header = header_bytes(args);
+  const std::size_t header = args.headers.has_data() ? args.headers.size_bytes() / num_rows : 0;
   check_shape(args.input, {args.input.dim(0), args.input.dim(1)}, "pack_rows: input");
   check_shape(args.indices, {num_rows}, "pack_rows: indices");
+  if (header > 0) check_shape(args.headers, {num_rows, args.headers.dim(1)}, "pack_rows: headers");
   check_conversion(args.input.dtype(), args.wire_dtype, "pack_rows: no conversion to the wire's dtype");
-  check(args.headers.size() == header * static_cast<std::size_t>(num_rows),
-        "pack_rows: headers do not divide into the rows");
   const std::size_t payload = static_cast<std::size_t>(args.input.dim(1)) * dtype_bytes(args.wire_dtype);
   check(header == 0 || payload <= args.header_offset, "pack_rows: the header overlaps the payload");
   check(payload <= args.row_bytes && (header == 0 || args.header_offset + header <= args.row_bytes),
         "pack_rows: row_bytes is too small");
   check(args.row_bytes % dtype_bytes(args.wire_dtype) == 0, "pack_rows: rows start between elements");
+  check(header == 0 || (args.header_offset % 4 == 0 && args.row_bytes % 4 == 0),
+        "pack_rows: headers are not aligned to 4 bytes");
+  if (!args.row_offsets.has_data()) return;
+  check_shape(args.row_offsets, {args.row_offsets.dim(0)}, "pack_rows: row_offsets");
+  check(args.left_out_rank >= 0 && args.left_out_rank + 1 < args.row_offsets.dim(0),
+        "pack_rows: left_out_rank is none of the ranks");
+}
+
+void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes) {
+  check(!args.expert_offsets.empty() && args.expert_offsets.front() == 0,
+        "group_rows: expert_offsets must begin with 0");
+  const std::int64_t num_pairs = args.expert_offsets.back();
+  check(std::ranges::is_sorted(args.expert_offsets), "group_rows: expert_offsets decrease");
+  check(args.num_rows > 0 || num_pairs == 0, "group_rows: there are pairs but no rows");
+  if (args.num_rows == 0) return;
+  check(args.top_k > 0, "group_rows: top_k is not positive");
+  check(args.row_bytes % 4 == 0 && args.header_offset % 4 == 0 &&
+            args.header_offset + static_cast<std::size_t>(args.top_k) * sizeof(RowEntry) <= args.row_bytes,
+        "group_rows: the header does not fit into the row, or is not aligned to 4 bytes");
+  check(args.scratch.size_bytes() >= scratch_bytes,
+        "group_rows: scratch is smaller than group_rows_scratch_bytes()");
+  check_shape(args.local_index, {args.local_index.dim(0)}, "group_rows: local_index");
+  check_shape(args.row_indices, {num_pairs}, "group_rows: row_indices");
+  check_shape(args.term_offsets, {args.num_rows + 1}, "group_rows: term_offsets");
+  check_shape(args.term_indices, {num_pairs}, "group_rows: term_indices");
+  check_shape(args.term_weights, {num_pairs}, "group_rows: term_weights");
 }
 
 void check_args(const WeightedSumArgs& args) {

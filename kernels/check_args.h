@@ -30,7 +30,10 @@ void check_args(const AppendKvArgs& args);
 void check_args(const PagedAttentionArgs& args);
 void check_args(const RouteArgs& args);
 void check_args(const GatherRowsArgs& args);
+/// `scratch_bytes` is what the backend needs.
+void check_args(const AssignRowsArgs& args, std::size_t scratch_bytes);
 void check_args(const PackRowsArgs& args);
+void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes);
 void check_args(const WeightedSumArgs& args);
 /// `scratch_bytes_per_row` is the backend's for the widest expert.
 void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes_per_row);
@@ -38,9 +41,6 @@ void check_args(const SiluMultiplyArgs& args);
 void check_args(const AddArgs& args);
 void check_args(const SigmoidGatedAddArgs& args);
 void check_args(const SampleArgs& args);
-
-/// Bytes of one row's header: what `headers` holds for each of the packed rows.
-std::size_t header_bytes(const PackRowsArgs& args);
 
 /// Largest `inner` of the experts; 0 without experts.
 std::int64_t widest_inner(const ExpertFfnArgs& args);

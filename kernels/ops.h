@@ -103,16 +103,77 @@ struct GatherRowsArgs {
   Tensor output;   // [num_rows, width]
 };
 
+/// One entry of the header that a dispatched row carries: an expert of the receiving rank, and the token's
+/// weight for it. Entries in use come first, in the order of the token's top-k.
+struct RowEntry {
+  std::int32_t expert = -1;  // -1: unused, and so are the entries after it
+  float weight = 0;
+};
+static_assert(sizeof(RowEntry) == 8);
+
+/// Where the experts of a layer live, device memory. The replicas of expert e are [offsets[e], offsets[e+1]),
+/// by ascending rank. Token t takes the first of them whose bound is above the t-th point of the golden-ratio
+/// sequence, (t + 1) * 2654435769 mod 2^32 / 2, or else the last: any run of tokens is spread over the shares
+/// almost exactly (discrepancy O(log n / n)), and integers give the same choice on every device.
+struct ReplicaTable {
+  Tensor offsets;  // [num_experts + 1] int32
+  Tensor ranks;    // [num_replicas] int32
+  Tensor bounds;   // [num_replicas] int32: share of this replica and those before it, in units of 2^-31
+  Tensor slots;    // [num_replicas] int32: position of the replica when all are ordered by rank, then expert
+};
+
+/// The sender's half of a dispatch: which token goes to which rank in which row. A token takes one row to
+/// each rank that hosts at least one of its experts. Rows are ordered by rank, then by token; the pairs
+/// (token, expert) by row, then by top-k. The terms of token t, [term_offsets[t], term_offsets[t+1]), say what
+/// aggregation sums: its rows by ascending rank, or with `terms_are_pairs` its pairs in the order of top-k, to
+/// be weighted with `weights`. Without tokens `counts` and `row_offsets` are still written.
+struct AssignRowsArgs {
+  Tensor expert_ids;      // [num_tokens, top_k] int32, each in [0, num_experts)
+  Tensor weights;         // [num_tokens, top_k] float32
+  ReplicaTable replicas;  // ranks in [0, num_ranks)
+  std::int32_t num_ranks = 1;
+  bool terms_are_pairs = false;
+  Tensor scratch;       // at least assign_rows_scratch_bytes(...) bytes, any dtype
+  Tensor counts;        // [num_ranks + num_replicas] int32: rows by rank, then pairs by slot
+  Tensor row_offsets;   // [num_ranks + 1] int32: rows of rank r are [row_offsets[r], row_offsets[r+1])
+  Tensor row_tokens;    // [max_rows] int32, max_rows = num_tokens * min(top_k, num_ranks); as many as rows
+  Tensor headers;       // [max_rows, 2 * top_k] int32: top_k RowEntry a row
+  Tensor term_offsets;  // [num_tokens + 1] int32
+  Tensor term_indices;  // [num_tokens * top_k] int32: positions of rows, or of pairs
+};
+
 /// The packing step of a dispatch: row i of `output` is input[indices[i], :] in the wire's dtype, then, from
-/// `header_offset` on, the i-th header; the rest of `row_bytes` is left as it is.
+/// `header_offset` on, the i-th header; the rest of `row_bytes` is left as it is. With `row_offsets` there
+/// are only as many rows as it ends with, and those of `left_out_rank` are skipped.
 struct PackRowsArgs {
-  Tensor input;                        // [num_input_rows, width]
-  Tensor indices;                      // [num_rows] int32
-  std::span<const std::byte> headers;  // [num_rows, headers.size() / num_rows], host
-  std::size_t header_offset = 0;       // at least width elements of wire_dtype
-  std::size_t row_bytes = 0;           // stride of the output
+  Tensor input;                // [num_input_rows, width]
+  Tensor indices;              // [num_rows] int32
+  Tensor headers;              // [num_rows, header_width] int32, or no data
+  Tensor row_offsets;          // [num_ranks + 1] int32, rising from 0 to at most num_rows; or no data
+  std::int32_t left_out_rank = 0;
+  std::size_t header_offset = 0;  // at least width elements of wire_dtype; a multiple of 4, as row_bytes
+  std::size_t row_bytes = 0;      // stride of the output
   DType wire_dtype = DType::kFloat32;
   std::byte* output = nullptr;  // [num_rows, row_bytes]
+};
+
+/// The receiver's half of a dispatch: reads the headers of received rows and orders the pairs (row, entry) by
+/// local expert, then by row. `expert_offsets` is what the senders' counts announce; a header that disagrees
+/// with it is a broken invariant and an error. No row names an expert twice. The terms of row r,
+/// [term_offsets[r], term_offsets[r+1]), are its entries in their order.
+struct GroupRowsArgs {
+  const std::byte* rows = nullptr;  // [num_rows, row_bytes]; headers of top_k RowEntry at `header_offset`
+  std::int64_t num_rows = 0;
+  std::size_t row_bytes = 0;
+  std::size_t header_offset = 0;
+  std::int32_t top_k = 0;
+  Tensor local_index;                            // [num_experts] int32: among this rank's experts, or -1
+  std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
+  Tensor scratch;       // at least group_rows_scratch_bytes(...) bytes, any dtype
+  Tensor row_indices;   // [num_pairs] int32: row of each pair, grouped by local expert
+  Tensor term_offsets;  // [num_rows + 1] int32
+  Tensor term_indices;  // [num_pairs] int32: position among the grouped pairs
+  Tensor term_weights;  // [num_pairs] float32
 };
 
 /// output[r, :] = (initial[r, :] or 0) + sum over p in [offsets[r], offsets[r+1]) of
@@ -195,7 +256,13 @@ class Ops {
   virtual void paged_attention(Stream& stream, const PagedAttentionArgs& args) const = 0;
   virtual void route(Stream& stream, const RouteArgs& args) const = 0;
   virtual void gather_rows(Stream& stream, const GatherRowsArgs& args) const = 0;
+  virtual void assign_rows(Stream& stream, const AssignRowsArgs& args) const = 0;
+  virtual std::size_t assign_rows_scratch_bytes(std::int64_t num_tokens, std::int64_t top_k,
+                                                std::int32_t num_ranks) const = 0;
   virtual void pack_rows(Stream& stream, const PackRowsArgs& args) const = 0;
+  virtual void group_rows(Stream& stream, const GroupRowsArgs& args) const = 0;
+  virtual std::size_t group_rows_scratch_bytes(std::int64_t num_rows,
+                                               std::int64_t num_local_experts) const = 0;
   virtual void weighted_sum(Stream& stream, const WeightedSumArgs& args) const = 0;
   virtual void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const = 0;
   /// Scratch that `expert_ffn` needs for `num_rows` rows in total.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "runtime/dispatch/routing.h"
+#include "runtime/dispatch/row_layout.h"
 #include "runtime/plan_io/cluster_file.h"
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/plan_io/traffic_file.h"

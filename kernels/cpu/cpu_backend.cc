@@ -41,6 +41,10 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Stream> create_stream() override { return std::make_unique<cpu::CpuStream>(stream_kind_); }
   std::unique_ptr<Event> create_event() override { return std::make_unique<cpu::CpuEvent>(); }
+  std::unique_ptr<Event> create_timed_event() override { return std::make_unique<cpu::TimedCpuEvent>(); }
+  double seconds_between(Event& start, Event& end) override {
+    return std::chrono::duration<double>(cpu::completion_time(end) - cpu::completion_time(start)).count();
+  }
 
   void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
     if (size_bytes == 0) return;

@@ -111,7 +111,19 @@ std::vector<Milestone> CpuStream::position() const {
   return {Milestone{progress_, num_submitted_}};
 }
 
-void CpuStream::record(Event& event) { cpu_event(event).set(position()); }
+TimedCpuEvent::Clock::time_point completion_time(Event& event) {
+  auto* timed = dynamic_cast<TimedCpuEvent*>(&event);
+  check(timed != nullptr && timed->is_recorded() && timed->is_complete(),
+        "a time is asked of an event that is not timed, not recorded or not complete");
+  return timed->time();
+}
+
+void CpuStream::record(Event& event) {
+  if (auto* timed = dynamic_cast<TimedCpuEvent*>(&event)) {
+    submit([time = timed->start_recording()] { *time = TimedCpuEvent::Clock::now(); });
+  }
+  cpu_event(event).set(position());
+}
 
 void CpuStream::wait(Event& event) {
   std::vector<Milestone> milestones = cpu_event(event).milestones();

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -56,7 +57,7 @@ struct Milestone {
   std::uint64_t ticket = 0;
 };
 
-class CpuEvent final : public Event {
+class CpuEvent : public Event {
  public:
   bool is_complete() override;
   void wait(Deadline deadline) override;
@@ -68,6 +69,26 @@ class CpuEvent final : public Event {
   mutable std::mutex mutex_;
   std::vector<Milestone> milestones_;  // guarded by mutex_; complete when all are, so empty is complete
 };
+
+/// Recording it submits one more piece of work, which reads the clock. On an inline stream this waits for
+/// what the stream waits for.
+class TimedCpuEvent final : public CpuEvent {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  /// What the next recording writes; earlier recordings keep theirs.
+  std::shared_ptr<Clock::time_point> start_recording() {
+    return time_ = std::make_shared<Clock::time_point>();
+  }
+  Clock::time_point time() const { return *time_; }
+  bool is_recorded() const { return time_ != nullptr; }
+
+ private:
+  std::shared_ptr<Clock::time_point> time_;
+};
+
+/// Throws kInternal unless `event` is timed, recorded and complete.
+TimedCpuEvent::Clock::time_point completion_time(Event& event);
 
 class CpuStream final : public Stream {
  public:

@@ -1,7 +1,6 @@
 #include "kernels/cpu/gather_rows.h"
 
 #include <cstring>
-#include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/isa.h"
@@ -29,31 +28,6 @@ void copy_equal_rows(const RowCopy& args) {
   for (std::int64_t row = 0; row < args.num_rows; ++row) {
     std::memcpy(args.output + row * args.output_row_bytes,
                 args.input.bytes() + args.indices[row] * stride_bytes, row_bytes);
-  }
-}
-
-/// Checked at submission; the headers follow as bytes.
-struct Packing {
-  PackRowsArgs args;
-  std::int64_t num_rows = 0;
-  std::size_t header_bytes = 0;
-};
-
-void run_pack_rows(const Packing& packing, std::span<const std::byte> headers) {
-  const PackRowsArgs& args = packing.args;
-  copy_rows({.input = args.input,
-             .indices = args.indices.i32(),
-             .num_rows = packing.num_rows,
-             .width = args.input.dim(1),
-             .output_dtype = args.wire_dtype,
-             .output = args.output,
-             .output_row_bytes = static_cast<std::int64_t>(args.row_bytes),
-             .name = "pack_rows: indices"});
-  if (packing.header_bytes == 0) return;
-  std::byte* to = args.output + args.header_offset;
-  for (std::int64_t row = 0; row < packing.num_rows; ++row, to += args.row_bytes) {
-    std::memcpy(to, headers.data() + static_cast<std::size_t>(row) * packing.header_bytes,
-                packing.header_bytes);
   }
 }
 
@@ -87,17 +61,6 @@ void CpuOps::gather_rows(Stream& stream, const GatherRowsArgs& args) const {
                .output = args.output.bytes(),
                .output_row_bytes = width * static_cast<std::int64_t>(dtype_bytes(args.output.dtype())),
                .name = "gather_rows: indices"});
-  });
-}
-
-void CpuOps::pack_rows(Stream& stream, const PackRowsArgs& args) const {
-  check_args(args);
-  if (args.indices.is_empty()) return;
-  const Packing packing{args, args.indices.dim(0), header_bytes(args)};
-  CpuStream& own = cpu_stream(stream);
-  if (own.is_inline()) return own.submit([&] { run_pack_rows(packing, packing.args.headers); });
-  own.submit([packing, headers = std::vector(args.headers.begin(), args.headers.end())] {
-    run_pack_rows(packing, headers);
   });
 }
 

@@ -60,6 +60,11 @@ class CudaBackend final : public Backend {
     enter_device();
     return std::make_unique<cuda::CudaEvent>();
   }
+  std::unique_ptr<Event> create_timed_event() override {
+    enter_device();
+    return std::make_unique<cuda::CudaEvent>(cudaEventDefault);
+  }
+  double seconds_between(Event& start, Event& end) override { return cuda::seconds_between(start, end); }
 
   void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
     if (size_bytes == 0) return;

@@ -19,7 +19,12 @@ class CudaOps final : public Ops {
   void paged_attention(Stream& stream, const PagedAttentionArgs& args) const override;
   void route(Stream& stream, const RouteArgs& args) const override;
   void gather_rows(Stream& stream, const GatherRowsArgs& args) const override;
+  void assign_rows(Stream& stream, const AssignRowsArgs& args) const override;
+  std::size_t assign_rows_scratch_bytes(std::int64_t num_tokens, std::int64_t top_k,
+                                        std::int32_t num_ranks) const override;
   void pack_rows(Stream& stream, const PackRowsArgs& args) const override;
+  void group_rows(Stream& stream, const GroupRowsArgs& args) const override;
+  std::size_t group_rows_scratch_bytes(std::int64_t num_rows, std::int64_t num_local_experts) const override;
   void weighted_sum(Stream& stream, const WeightedSumArgs& args) const override;
   void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const override;
   std::size_t expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t hidden,

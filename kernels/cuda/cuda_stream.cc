@@ -33,8 +33,8 @@ void wait_until(const Poll& poll, Deadline deadline, const char* what) {
 
 }  // namespace
 
-CudaEvent::CudaEvent() {
-  check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+CudaEvent::CudaEvent(unsigned flags) {
+  check_cuda(cudaEventCreateWithFlags(&event_, flags), "cudaEventCreate");
 }
 
 CudaEvent::~CudaEvent() { cudaEventDestroy(event_); }
@@ -127,6 +127,15 @@ StagedArray::~StagedArray() {
   if (block_ == nullptr) return;
   cudaEventRecord(block_->is_free, stream_->handle());
   block_->is_taken = false;
+}
+
+double seconds_between(Event& start, Event& end) {
+  auto* first = dynamic_cast<CudaEvent*>(&start);
+  auto* second = dynamic_cast<CudaEvent*>(&end);
+  check(first != nullptr && second != nullptr, "an event of another backend was given to the CUDA backend");
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, first->handle(), second->handle()), "cudaEventElapsedTime");
+  return static_cast<double>(milliseconds) * 1e-3;
 }
 
 CudaStream& cuda_stream(Stream& stream) {

@@ -20,7 +20,8 @@ namespace aurora::cuda {
 
 class CudaEvent final : public Event {
  public:
-  CudaEvent();
+  /// `flags` are those of cudaEventCreateWithFlags.
+  explicit CudaEvent(unsigned flags = cudaEventDisableTiming);
   ~CudaEvent() override;
 
   bool is_complete() override;
@@ -91,6 +92,10 @@ class StagedArray {
   CudaStream* stream_;
   StagingBlock* block_ = nullptr;
 };
+
+/// Throws kInternal when an event belongs to another backend, kDevice when one of them is not timed or not
+/// complete.
+double seconds_between(Event& start, Event& end);
 
 /// The stream, with its device made the calling thread's. Throws kInternal when it belongs to another
 /// backend.

@@ -25,6 +25,8 @@ const char* tensor_name(FaultSite site) {
       return "paged_attention: block of the last position";
     case FaultSite::kRouteExpertIds:
       return "route: expert_ids";
+    case FaultSite::kAssignExpertIds:
+      return "assign_rows: expert_ids";
     case FaultSite::kGatherIndices:
       return "gather_rows: indices";
     case FaultSite::kPackIndices:
@@ -46,6 +48,17 @@ const char* tensor_name(FaultSite site) {
   }
   if (const char* name = tensor_name(fault.site)) {
     throw Error(ErrorKind::kInternal, index_text(fault.value, fault.limit, fault.row, name));
+  }
+  if (fault.site == FaultSite::kGroupExpert) {
+    throw Error(ErrorKind::kInternal, "internal error: group_rows: row " + std::to_string(fault.row) +
+                                          " names expert " + std::to_string(fault.value) +
+                                          ", which does not live on this rank");
+  }
+  if (fault.site == FaultSite::kGroupOffsets) {
+    throw Error(ErrorKind::kInternal, "internal error: group_rows: the rows hold " +
+                                          std::to_string(fault.value) + " pairs of local expert " +
+                                          std::to_string(fault.row) + ", the counts announced " +
+                                          std::to_string(fault.limit));
   }
   const std::string what = fault.site == FaultSite::kAttentionPosition
                                ? "paged_attention: a position is negative"

@@ -1,12 +1,44 @@
 #include "runtime/dispatch/exchange.h"
 
+#include <utility>
+
 namespace aurora {
 
+Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std::uint32_t tag)
+    : transport_(&transport),
+      backend_(&backend),
+      compute_(&compute),
+      tag_(tag),
+      filled_(backend.create_event()),
+      device_start_(backend.create_timed_event()),
+      device_end_(backend.create_timed_event()) {}
+
+void Exchange::mark_ready() {
+  if (!transport_->is_stream_ordered()) compute_->record(*filled_);
+}
+
+bool Exchange::can_start() {
+  return transport_->is_stream_ordered() ? is_settled() : filled_->is_complete();
+}
+
 void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
+  check(can_start(), "an exchange starts when its buffers are ready and the one before it has ended");
+  add_device_seconds();
+  is_under_way_ = true;
+  if (!transport_->is_stream_ordered()) {
+    fill_lanes(order, buffers);
+    start_ = Clock::now();
+    for (Lane& lane : lanes_) advance_lane(lane);
+    return;
+  }
+  fill_lanes(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, buffers);
+  post_all_on_device();
+}
+
+void Exchange::fill_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
   std::vector<std::size_t> sent(buffers.send_offsets.begin(), buffers.send_offsets.end());
   std::vector<std::size_t> received(buffers.receive_offsets.begin(), buffers.receive_offsets.end());
-  rounds_.clear();
-  next_round_ = 0;
+  for (Lane& lane : lanes_) lane = {};
   const int self = transport_->rank();
   for (const Round& round : order.rounds) {
     std::vector<Message> messages;
@@ -22,21 +54,70 @@ void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buff
         received[peer] += bytes;
       }
     }
-    if (!messages.empty()) rounds_.push_back(std::move(messages));
+    if (order.pacing == Pacing::kPorts) {
+      for (const Message& message : messages) {
+        lanes_[message.direction == Direction::kSend ? 0 : 1].batches.push_back({message});
+      }
+    } else if (!messages.empty()) {
+      lanes_[0].batches.push_back(std::move(messages));
+    }
   }
-  ticket_ = {};
-  if (!rounds_.empty()) post_next_round();
 }
 
-bool Exchange::advance() {
-  while (transport_->test(ticket_)) {
-    ticket_ = {};
-    if (next_round_ == rounds_.size()) return true;
-    post_next_round();
+bool Exchange::advance_lane(Lane& lane) {
+  while (transport_->test(lane.ticket)) {
+    lane.ticket = {};
+    if (lane.next == lane.batches.size()) return true;
+    lane.ticket = transport_->post(lane.batches[lane.next++]);
   }
   return false;
 }
 
-void Exchange::post_next_round() { ticket_ = transport_->post(rounds_[next_round_++]); }
+void Exchange::post_all_on_device() {
+  const auto& rounds = lanes_[0].batches;
+  if (rounds.empty()) return;
+  // Recorded now and not when the buffer was filled, so that the time does not count the host's way here.
+  compute_->record(*device_start_);
+  for (std::size_t round = 0; round < rounds.size(); ++round) {
+    StreamOrder order;
+    if (round == 0) order.after = device_start_.get();
+    if (round + 1 == rounds.size()) order.done = device_end_.get();
+    tickets_.push_back(transport_->post_on_device(rounds[round], order));
+  }
+}
+
+bool Exchange::advance() {
+  if (transport_->is_stream_ordered()) {
+    if (!lanes_[0].batches.empty()) compute_->wait(*device_end_);
+    return true;
+  }
+  bool is_done = true;
+  for (Lane& lane : lanes_) is_done = advance_lane(lane) && is_done;
+  if (is_done) {
+    seconds_ += std::chrono::duration<double>(Clock::now() - start_).count();
+    is_under_way_ = false;
+  }
+  return is_done;
+}
+
+bool Exchange::is_settled() {
+  if (!transport_->is_stream_ordered()) return !is_under_way_;
+  std::erase_if(tickets_, [&](Ticket ticket) { return transport_->test(ticket); });
+  return tickets_.empty() && (lanes_[0].batches.empty() || device_end_->is_complete());
+}
+
+void Exchange::add_device_seconds() {
+  const bool has_run = is_under_way_ && !lanes_[0].batches.empty();
+  if (transport_->is_stream_ordered() && has_run) {
+    seconds_ += backend_->seconds_between(*device_start_, *device_end_);
+  }
+  is_under_way_ = false;
+}
+
+double Exchange::take_seconds() {
+  check(is_settled(), "the time of an exchange is known when it has ended");
+  add_device_seconds();
+  return std::exchange(seconds_, 0);
+}
 
 }  // namespace aurora

@@ -1,16 +1,27 @@
-// One planned all-to-all under way: posts its rounds one after the other and never blocks.
+// One planned all-to-all under way. Never blocks.
 //
 // The message from source s to destination d is one contiguous range of s's send buffer and one of d's
-// receive buffer; rounds carry consecutive pieces of it. The part that stays on this rank is not the
+// receive buffer; transfers carry consecutive pieces of it. The part that stays on this rank is not the
 // exchange's business. Collective rule: all ranks start the same exchanges of one tag in the same order, with
-// the same plan.
+// the same plan; on a stream-ordered transport the same order over all tags.
+//
+// On transports that the host drives, the host waits for the send buffer, posts, and posts again whenever a
+// batch is done: with Pacing::kRounds one round after the other, with Pacing::kPorts one send and one receive
+// at a time, each followed by the next of its side. On a stream-ordered transport everything is posted at
+// once, behind the compute stream's work, and the compute stream waits for its end; the host waits for
+// nothing. Such a transport runs its batches in one order, so a port order becomes rounds there
+// (one_to_one_rounds).
 #pragma once
 
+#include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "runtime/dispatch/exchange_plan.h"
 #include "runtime/transport/transport.h"
 
@@ -26,22 +37,54 @@ struct ExchangeBuffers {
 
 class Exchange {
  public:
-  Exchange(Transport& transport, std::uint32_t tag) : transport_(&transport), tag_(tag) {}
+  /// `compute` writes what is sent and reads what is received.
+  Exchange(Transport& transport, Backend& backend, Stream& compute, std::uint32_t tag);
 
-  /// Posts the first round. The buffers must stay in place until `advance` has returned true.
+  /// Call when the work that fills the send buffer has been submitted.
+  void mark_ready();
+  /// Whether `start` may be called: not before the exchange before it has ended, and where the host moves the
+  /// bytes not before the send buffer is full.
+  bool can_start();
+  /// Posts what can be posted. The buffers must stay in place until `advance` has returned true and the work
+  /// that reads them is done.
   void start(const TransmissionOrder& order, const ExchangeBuffers& buffers);
-
-  /// Posts further rounds as the earlier ones complete on this rank; true when all is done.
+  /// True once work that is submitted to `compute` from now on reads what was received. Call until then.
   bool advance();
 
+  /// After `advance`: true once no transfer is under way. Throws what the transport found wrong.
+  bool is_settled();
+  /// Seconds that exchanges took since the last call, from when they could begin to their end as seen by
+  /// this rank: by the device's clock on a stream-ordered transport. Call when settled.
+  double take_seconds();
+
  private:
-  void post_next_round();
+  using Clock = std::chrono::steady_clock;
+  /// Batches of messages that are posted one after the other.
+  struct Lane {
+    std::vector<std::vector<Message>> batches;
+    std::size_t next = 0;
+    Ticket ticket;
+  };
+
+  void fill_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers);
+  bool advance_lane(Lane& lane);
+  void post_all_on_device();
+  void add_device_seconds();
 
   Transport* transport_;
+  Backend* backend_;
+  Stream* compute_;
   std::uint32_t tag_;
-  std::vector<std::vector<Message>> rounds_;  // this rank's messages, rounds without any left out
-  std::size_t next_round_ = 0;
-  Ticket ticket_;
+  std::array<Lane, 2> lanes_;  // rounds use the first; ports one for sends, one for receives
+  double seconds_ = 0;
+  bool is_under_way_ = false;  // started, and its seconds are not counted yet
+
+  // Where the host moves the bytes.
+  std::unique_ptr<Event> filled_;
+  Clock::time_point start_;
+  // Where the device does.
+  std::unique_ptr<Event> device_start_, device_end_;  // timed
+  std::vector<Ticket> tickets_;
 };
 
 }  // namespace aurora

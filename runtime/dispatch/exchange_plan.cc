@@ -1,5 +1,9 @@
 #include "runtime/dispatch/exchange_plan.h"
 
+#include <algorithm>
+#include <map>
+
+#include "kernels/error.h"
 #include "scheduler/makespan_bound.h"
 
 namespace aurora {
@@ -38,6 +42,23 @@ PlannedExchange plan_exchange(TrafficMatrix traffic, const ExchangePolicy& polic
   planned.bound_seconds = makespan_bound_us(traffic, policy.options) * 1e-6;
   planned.traffic = std::move(traffic);
   return planned;
+}
+
+TransmissionOrder one_to_one_rounds(const TransmissionOrder& ports) {
+  check(ports.pacing == Pacing::kPorts, "only a port order is turned into rounds");
+  TransmissionOrder order;
+  std::map<std::int32_t, std::size_t> free_to_send, free_to_receive;  // first round, by rank
+  for (const Round& list : ports.rounds) {
+    for (const Transfer& transfer : list.transfers) {
+      std::size_t& send = free_to_send[transfer.source.value];
+      std::size_t& receive = free_to_receive[transfer.destination.value];
+      const std::size_t round = std::max(send, receive);
+      if (round == order.rounds.size()) order.rounds.emplace_back();
+      order.rounds[round].transfers.push_back(transfer);
+      send = receive = round + 1;
+    }
+  }
+  return order;
 }
 
 }  // namespace aurora

@@ -12,7 +12,7 @@
 
 namespace aurora {
 
-/// What one rank announces to all: rows and (token, expert) pairs for each destination.
+/// Rows and (token, expert) pairs from one rank to one other, or to itself.
 struct RowCounts {
   std::int32_t rows = 0;
   std::int32_t pairs = 0;
@@ -61,5 +61,12 @@ TrafficMatrix dispatch_traffic(const CountMatrix& counts, std::size_t row_bytes)
 TrafficMatrix combine_traffic(const CountMatrix& counts, std::size_t return_row_bytes, bool per_pair);
 
 PlannedExchange plan_exchange(TrafficMatrix traffic, const ExchangePolicy& policy);
+
+/// A port order as rounds in which every rank sends to one peer at most and receives from one at most: each
+/// transfer, in the order of the list, goes to the first round after those of all earlier transfers of its
+/// sender's sends and of its receiver's receives. This is the list schedule with all transfers equally long,
+/// so it keeps every side's order; its barriers cost what the lengths of transfers that share a round differ.
+/// O(number of transfers).
+TransmissionOrder one_to_one_rounds(const TransmissionOrder& ports);
 
 }  // namespace aurora

@@ -34,6 +34,11 @@ class Workspace {
     return {reserve(static_cast<std::size_t>(count) * dtype_bytes(dtype)), dtype, {count}};
   }
 
+  /// Scratch of at least `size_bytes` bytes, of no particular type.
+  Tensor bytes(std::size_t size_bytes) {
+    return vector(DType::kInt32, static_cast<std::int64_t>((size_bytes + 3) / 4));
+  }
+
   /// Copies `values`, which must stay unchanged until the copy is done, and returns the device's view of
   /// them.
   Tensor upload(Stream& stream, std::span<const std::int32_t> values) {

@@ -6,8 +6,10 @@ ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder&
     : model_(&model),
       model_index_(model_index),
       trace_(&trace),
+      routed_space_(model.backend(), MemorySpace::kHost),
       sampled_event_(model.backend().create_event()),
-      sampled_space_(model.backend()) {}
+      sampled_space_(model.backend()),
+      host_sampled_space_(model.backend(), MemorySpace::kHost) {}
 
 void ModelStep::begin() {
   check(is_done(), "a step begins when the one before it is done");
@@ -16,6 +18,9 @@ void ModelStep::begin() {
   progress_.clear();
   batch_ = &model_->batcher().form_batch();
   model_->decoder().begin(*batch_);
+  routed_ = routed_space_.tensor(DType::kInt32, model_->num_moe_layers(),
+                                 batch_->num_tokens() * model_->config().top_k);
+  marked_bytes_ = 0;
   layer_ = 0;
   moe_layer_ = 0;
   enter_layer();
@@ -65,6 +70,11 @@ bool ModelStep::advance(SubmissionOrder& order) {
   return false;
 }
 
+std::span<std::int32_t> ModelStep::expert_ids(int moe_layer) const {
+  const auto width = static_cast<std::size_t>(routed_.dim(1));
+  return {routed_.i32() + static_cast<std::size_t>(moe_layer) * width, width};
+}
+
 void ModelStep::begin_moe() {
   const Decoder& decoder = model_->decoder();
   if (model_->replay() != nullptr) {
@@ -73,11 +83,10 @@ void ModelStep::begin_moe() {
   model_->moe_block().begin({.moe_layer = moe_layer_,
                              .weights = &model_->weights().layers[layer_].moe,
                              .experts = &model_->experts(),
-                             .placement = &model_->placement().layers[moe_layer_],
                              .normalized = decoder.normalized(),
                              .residual = decoder.residual(),
-                             .given_expert_ids = given_ids_});
-  marked_bytes_ = 0;
+                             .given_expert_ids = given_ids_,
+                             .expert_ids = expert_ids(moe_layer_)});
   stage_ = Stage::kMoe;
 }
 
@@ -86,48 +95,48 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
   const Phase before = block.phase();
   if (!block.advance(order)) return false;
   const bool is_exchange = before == Phase::kDispatch || before == Phase::kCombine;
-  mark(before, is_exchange ? block.statistics().sent_bytes - marked_bytes_ : 0);
-  if (is_exchange) marked_bytes_ = block.statistics().sent_bytes;
-  if (block.is_done()) finish_moe();
-  return true;
-}
-
-void ModelStep::finish_moe() {
-  const MoeBlock& block = model_->moe_block();
-  const ExchangeStatistics& statistics = block.statistics();
-  exchanges_.sent_bytes += statistics.sent_bytes;
-  exchanges_.undeduplicated_bytes += statistics.undeduplicated_bytes;
-  exchanges_.seconds += statistics.seconds;
-  exchanges_.bound_seconds += statistics.bound_seconds;
-  model_->traffic().record(moe_layer_, block.expert_ids());
-  if (RoutingCollector* collector = model_->collector()) {
-    collector->record(moe_layer_, model_->batcher().origins(), block.expert_ids());
+  mark(before, is_exchange ? block.sent_bytes() - marked_bytes_ : 0);
+  if (is_exchange) marked_bytes_ = block.sent_bytes();
+  if (block.is_done()) {
+    ++layer_;
+    ++moe_layer_;
+    enter_layer();
   }
-  ++layer_;
-  ++moe_layer_;
-  enter_layer();
+  return true;
 }
 
 void ModelStep::submit_head() {
   const std::int64_t outputs = batch_->num_outputs();
-  sampled_.resize(static_cast<std::size_t>(outputs));
+  host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
   if (outputs > 0) {
     Backend& backend = model_->backend();
     const Tensor logits = model_->decoder().head();
     const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
     backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
-    backend.copy(model_->stream(), sampled_.data(), ids.bytes(), ids.size_bytes());
+    backend.copy(model_->stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
   }
   model_->stream().record(*sampled_event_);
   stage_ = Stage::kSampling;
 }
 
 bool ModelStep::finish_sampling() {
-  if (!sampled_event_->is_complete()) return false;
-  progress_ = model_->batcher().accept(sampled_);
+  if (!sampled_event_->is_complete() || !model_->moe_block().is_settled()) return false;
+  exchanges_ = model_->moe_block().take_statistics();
+  record_routing();
+  progress_ = model_->batcher().accept(
+      {host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())});
   stage_ = Stage::kDone;
   mark(Phase::kHead);
   return true;
+}
+
+void ModelStep::record_routing() {
+  for (int moe_layer = 0; moe_layer < model_->num_moe_layers(); ++moe_layer) {
+    model_->traffic().record(moe_layer, expert_ids(moe_layer));
+    if (RoutingCollector* collector = model_->collector()) {
+      collector->record(moe_layer, model_->batcher().origins(), expert_ids(moe_layer));
+    }
+  }
 }
 
 void ModelStep::mark(Phase phase, std::int64_t bytes) {

@@ -45,9 +45,10 @@ class ModelStep {
   void enter_layer();
   void begin_moe();
   bool advance_moe(SubmissionOrder& order);
-  void finish_moe();
+  std::span<std::int32_t> expert_ids(int moe_layer) const;
   void submit_head();
   bool finish_sampling();
+  void record_routing();
   void mark(Phase phase, std::int64_t bytes = 0);
 
   ServedModel* model_;
@@ -59,13 +60,17 @@ class ModelStep {
   std::int64_t layer_ = 0;
   int moe_layer_ = 0;
   std::vector<std::int32_t> given_ids_;
+  // What the device leaves on the host during the step, read when `sampled_event_`, recorded last, is
+  // complete.
+  Workspace routed_space_;  // host
+  Tensor routed_;           // [num_moe_layers, num_tokens * top_k] the experts that were chosen
   std::unique_ptr<Event> sampled_event_;
-  Workspace sampled_space_;
-  std::vector<TokenId> sampled_;
+  Workspace sampled_space_, host_sampled_space_;
+  Tensor host_sampled_;  // [num_outputs]
   std::vector<RequestProgress> progress_;
   ExchangeStatistics exchanges_;
   std::int64_t mark_ns_ = 0;       // end of the last recorded phase
-  std::int64_t marked_bytes_ = 0;  // of the current block's exchanges, already recorded
+  std::int64_t marked_bytes_ = 0;  // of the step's exchanges, already recorded
 };
 
 }  // namespace aurora

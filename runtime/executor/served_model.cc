@@ -91,8 +91,9 @@ void ServedModel::load(const ModelPlacement& placement, const MoeSettings& setti
   stream_ = backend.create_stream();
   weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
   experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
-                                           make_expert_loader(config_, checkpoint_, options_.dtype, backend));
-  experts_->prepare(placement_, GpuId{transport.rank()});
+                                           make_expert_loader(config_, checkpoint_, options_.dtype, backend),
+                                           backend);
+  experts_->prepare(placement_, {transport.rank(), transport.num_ranks()});
   experts_->commit();
   cache_ = std::make_unique<KvCache>(cache_shape(), backend);
   decoder_ = std::make_unique<Decoder>(

@@ -1,32 +1,39 @@
 #include "runtime/moe/expert_store.h"
 
 namespace aurora {
+namespace {
 
-ExpertStore::ExpertStore(int num_moe_layers, int num_experts, ExpertLoader load)
-    : num_experts_(num_experts), load_(std::move(load)), current_(static_cast<std::size_t>(num_moe_layers)) {
-  for (Layer& layer : current_) {
-    layer.local_index.assign(static_cast<std::size_t>(num_experts), -1);
-    layer.experts.resize(static_cast<std::size_t>(num_experts));
-  }
+/// For tables of a few kilobytes: far beyond any healthy device.
+constexpr std::chrono::seconds kUploadTimeout{60};
+
+}  // namespace
+
+ExpertStore::ExpertStore(int num_moe_layers, int num_experts, ExpertLoader load, Backend& backend)
+    : num_experts_(num_experts),
+      load_(std::move(load)),
+      backend_(&backend),
+      current_(static_cast<std::size_t>(num_moe_layers)) {
+  for (Layer& layer : current_) layer.experts.resize(static_cast<std::size_t>(num_experts));
 }
 
-void ExpertStore::prepare(const ModelPlacement& placement, GpuId gpu) {
+void ExpertStore::prepare(const ModelPlacement& placement, RankOf self) {
   check(placement.layers.size() == current_.size(), "a placement has one entry per MoE layer");
+  const std::unique_ptr<Stream> uploads = backend_->create_stream();
   std::vector<Layer> next(current_.size());
   for (std::size_t layer = 0; layer < next.size(); ++layer) {
-    next[layer].local_index.assign(static_cast<std::size_t>(num_experts_), -1);
+    next[layer].placement.emplace(placement.layers[layer], self, *backend_, *uploads);
     next[layer].experts.resize(static_cast<std::size_t>(num_experts_));
-    for (const ExpertId expert : placement.layers[layer].experts_on(gpu)) {
+    for (const ExpertId expert : placement.layers[layer].experts_on(GpuId{self.rank})) {
       std::shared_ptr<LoadedExpert> loaded = current_[layer].experts[expert.value];
       if (loaded == nullptr) {
         loaded = std::make_shared<LoadedExpert>();
         loaded->weights = load_(static_cast<int>(layer), expert, loaded->memory);
       }
-      next[layer].local_index[expert.value] = static_cast<std::int32_t>(next[layer].weights.size());
       next[layer].weights.push_back(loaded->weights);
       next[layer].experts[expert.value] = std::move(loaded);
     }
   }
+  uploads->synchronize(std::chrono::steady_clock::now() + kUploadTimeout);
   prepared_ = std::move(next);
 }
 

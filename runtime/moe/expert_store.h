@@ -1,4 +1,5 @@
-// The expert weights that live on this rank, by MoE layer; the set can change while the model serves.
+// Where the experts of each MoE layer live, and the weights of those that live on this rank; both can change
+// while the model serves.
 //
 // `prepare` loads what a new placement adds and leaves the old set in use; `commit` switches and drops what
 // is no longer needed. A failed `prepare` leaves the old set serving. Commit at a step boundary on all ranks,
@@ -8,11 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/ops.h"
+#include "runtime/dispatch/placement_table.h"
 #include "scheduler/plan.h"
 
 namespace aurora {
@@ -23,18 +26,19 @@ using ExpertLoader = std::function<ExpertWeights(int moe_layer, ExpertId expert,
 
 class ExpertStore {
  public:
-  ExpertStore(int num_moe_layers, int num_experts, ExpertLoader load);
+  /// The backend must outlive the store.
+  ExpertStore(int num_moe_layers, int num_experts, ExpertLoader load, Backend& backend);
 
-  /// Loads the experts that `placement` puts on `gpu` and that are not here yet. Throws what the loader
+  /// Loads the experts that `placement` puts on rank `self` and that are not here yet. Throws what the loader
   /// throws.
-  void prepare(const ModelPlacement& placement, GpuId gpu);
+  void prepare(const ModelPlacement& placement, RankOf self);
   /// Makes the prepared set current.
   void commit();
 
   /// Weights of this rank's experts of a layer, in ascending expert id. Stable between commits.
   std::span<const ExpertWeights> weights(int moe_layer) const { return current_[moe_layer].weights; }
-  /// [num_experts]: position in `weights`, or -1 for an expert that is not here.
-  std::span<const std::int32_t> local_index(int moe_layer) const { return current_[moe_layer].local_index; }
+  /// Where all experts of a layer live. Stable between commits.
+  const PlacementTable& placement(int moe_layer) const { return *current_[moe_layer].placement; }
   std::size_t resident_bytes() const;
 
  private:
@@ -43,13 +47,14 @@ class ExpertStore {
     Buffer memory;
   };
   struct Layer {
+    std::optional<PlacementTable> placement;  // none before the first commit
     std::vector<ExpertWeights> weights;
-    std::vector<std::int32_t> local_index;
     std::vector<std::shared_ptr<LoadedExpert>> experts;  // [num_experts], null where not here
   };
 
   int num_experts_;
   ExpertLoader load_;
+  Backend* backend_;
   std::vector<Layer> current_;
   std::vector<Layer> prepared_;
 };

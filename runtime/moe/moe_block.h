@@ -1,10 +1,15 @@
 // One Mixture-of-Experts block as a resumable sequence of phases: gate, counts, dispatch, experts, combine,
 // aggregation.
 //
-// `begin` submits the gate; `advance` does the next thing that can be done without blocking and says whether
+// `begin` starts a block; `advance` does the next thing that can be done without blocking and says whether
 // there was one. Between calls the caller may drive another model's block on the same rank: that is what
 // hides one model's exchange under the other's compute. All ranks run the same blocks in the same order, with
 // tokens or without; the exchanges of all models are submitted in the order that `SubmissionOrder` gives.
+//
+// The device does the routing: rows, headers and slots are made and read there (TokenSide, ExpertSide). The
+// host waits for the device once between gate and combine, for the counts; packing runs meanwhile. Where the
+// transport is not stream-ordered it also waits for what it is to send and for what it receives, because it
+// moves the bytes itself.
 //
 // Not its business: attention, which tokens there are, when a plan changes.
 #pragma once
@@ -16,32 +21,20 @@
 
 #include "kernels/backend.h"
 #include "kernels/ops.h"
+#include "runtime/dispatch/dispatch_counts.h"
 #include "runtime/dispatch/exchange.h"
 #include "runtime/dispatch/exchange_plan.h"
-#include "runtime/dispatch/routing.h"
-#include "runtime/dispatch/workspace.h"
+#include "runtime/dispatch/message_layout.h"
+#include "runtime/moe/expert_side.h"
 #include "runtime/moe/expert_store.h"
+#include "runtime/moe/moe_context.h"
 #include "runtime/moe/phase.h"
+#include "runtime/moe/shared_expert.h"
+#include "runtime/moe/token_side.h"
 #include "runtime/transport/submission_order.h"
 #include "runtime/transport/transport.h"
 
 namespace aurora {
-
-/// Weights of a MoE block that every rank holds. Device memory.
-struct MoeLayerWeights {
-  Tensor router;              // [num_experts, hidden]
-  ExpertWeights shared;       // no data: no shared expert
-  Tensor shared_expert_gate;  // [1, hidden], or no data
-};
-
-struct MoeShape {
-  std::int64_t hidden = 0;
-  std::int64_t num_experts = 0;
-  std::int64_t top_k = 0;
-  std::int64_t expert_inner = 0;
-  std::int64_t shared_inner = 0;  // 0: no shared expert
-  bool normalize_top_k = true;
-};
 
 struct MoeSettings {
   ExchangePolicy policy;
@@ -51,22 +44,25 @@ struct MoeSettings {
   std::size_t model_index = 0;  // position in the SubmissionOrder
 };
 
-/// One layer's turn. The tensors and spans must stay alive and unchanged until `is_done`.
+/// One layer's turn. The tensors and spans must stay alive and unchanged until `is_done`, and until the work
+/// that was submitted is done.
 struct MoeInput {
   int moe_layer = 0;
   const MoeLayerWeights* weights = nullptr;
   const ExpertStore* experts = nullptr;
-  const LayerPlacement* placement = nullptr;
   Tensor normalized;                               // [num_tokens, hidden] compute dtype: the block's input
   Tensor residual;                                 // [num_tokens, hidden]: the block's output is added here
   std::span<const std::int32_t> given_expert_ids;  // [num_tokens, top_k] replayed routing, or empty
+  /// [num_tokens, top_k] host memory that the device can write, or empty when not wanted: the experts that
+  /// were chosen. There when the stream has done what the block submitted.
+  std::span<std::int32_t> expert_ids;
 };
 
-/// What one block's exchanges carried and took on this rank, dispatch and combine together.
+/// What exchanges carried and took on this rank, dispatch and combine together.
 struct ExchangeStatistics {
   std::int64_t sent_bytes = 0;
   std::int64_t undeduplicated_bytes = 0;  // had each (token, expert) pair to another rank travelled by itself
-  double seconds = 0;                     // from the post to the end, as seen by this rank
+  double seconds = 0;                     // as Exchange::take_seconds
   double bound_seconds = 0;
 };
 
@@ -77,23 +73,28 @@ class MoeBlock {
 
   MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport& transport, Backend& backend,
            Stream& stream);
+  // The parts hold the context's address.
+  MoeBlock(const MoeBlock&) = delete;
+  MoeBlock& operator=(const MoeBlock&) = delete;
 
   void begin(const MoeInput& input);
   /// Does what can be done now; false when it waits for compute, for another rank or for its turn to submit.
   bool advance(SubmissionOrder& order);
+  /// Everything is submitted. Nothing on the host waits for the work itself.
   bool is_done() const { return phase_ == Phase::kDone; }
   Phase phase() const { return phase_; }
-  const RowLayout& row_layout() const { return layout_; }
+  const RowLayout& row_layout() const { return context_.layout; }
 
-  /// Of the current or last block, valid once the gate is done: [num_tokens, top_k].
-  std::span<const std::int32_t> expert_ids() const { return host_expert_ids_; }
-  const ExchangeStatistics& statistics() const { return statistics_; }
-  /// Router logits of the current or last block, [num_tokens, num_experts].
-  Tensor router_logits() const { return logits_; }
+  /// Once done: true when no transfer is under way any more.
+  bool is_settled() { return dispatch_.is_settled() && combine_.is_settled(); }
+  /// Of all blocks since the last call. Call when settled.
+  ExchangeStatistics take_statistics();
+  /// Of all blocks since the last `take_statistics`.
+  std::int64_t sent_bytes() const { return statistics_.sent_bytes; }
+  /// Router logits of the current or last block, [num_tokens, num_experts], device memory.
+  Tensor router_logits() const { return tokens_.logits(); }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   bool finish_gate(SubmissionOrder& order);
   bool finish_counts(SubmissionOrder& order);
   bool finish_dispatch();
@@ -102,59 +103,35 @@ class MoeBlock {
 
   void enter(Phase phase);
   void submit_gate();
-  void post_counts();
-  void lay_out_messages();
-  void submit_packing();
-  void pack_rows(std::int32_t first_row, std::int32_t end_row, std::byte* destination);
-  void submit_shared_expert();
-  void submit_experts();
-  void submit_returns(std::int32_t first_row, std::int32_t end_row, std::byte* destination);
-  void submit_aggregation();
-  void account(const PlannedExchange& planned);
+  bool submit_packing();
+  void use_counts();
+  void start(Exchange& exchange, const PlannedExchange& planned, const ExchangeBuffers& buffers);
 
-  std::int64_t num_tokens() const { return input_.normalized.dim(0); }
-  std::size_t return_units(const RowCounts& counts) const {
-    return static_cast<std::size_t>(settings_.return_mode == ReturnMode::kPerPair ? counts.pairs
-                                                                                  : counts.rows);
-  }
-
-  MoeShape shape_;
   MoeSettings settings_;
-  RowLayout layout_;
+  MoeContext context_;
   Transport* transport_;
-  Backend* backend_;
-  Stream* stream_;
-  const Ops* ops_;
 
   Phase phase_ = Phase::kDone;
+  bool is_submitted_ = false;  // the current phase's own work has been submitted
+  bool is_packed_ = false;     // the block's packing has been submitted
   MoeInput input_;
-  std::unique_ptr<Event> computed_;  // last compute that the next phase waits for
-  SourceRouting source_;
-  ReceivedRouting received_;
-  CountMatrix counts_;
+  const PlacementTable* table_ = nullptr;
+
+  TokenSide tokens_;
+  ExpertSide experts_;
+  SharedExpert shared_expert_;
+
+  DispatchCounts counts_;
+  std::unique_ptr<Event> counts_copied_;  // this rank's counts are on the host
   Ticket counts_ticket_;
-  bool is_submitted_ = false;  // the current phase's own compute has been submitted
-  Exchange exchange_dispatch_;
-  Exchange exchange_combine_;
-  PlannedExchange planned_combine_;
+  CountMatrix count_matrix_;
+  MessageLayout messages_;
+  std::byte* received_ = nullptr;
+  std::byte* returned_ = nullptr;
+
+  Exchange dispatch_;
+  Exchange combine_;
   ExchangeStatistics statistics_;
-  Clock::time_point exchange_start_;
-
-  // Where messages lie: bytes, [num_ranks]. Received rows of this rank itself come first.
-  std::vector<std::size_t> send_offsets_, receive_offsets_, return_send_offsets_, return_offsets_;
-  std::int32_t num_own_rows_ = 0;
-  std::int32_t num_received_rows_ = 0;
-
-  std::vector<std::int32_t> host_expert_ids_;
-  std::vector<float> host_weights_;
-  Tensor logits_;
-
-  Workspace logits_space_, ids_space_, weights_space_;
-  Workspace row_tokens_space_, send_space_, receive_space_;
-  Workspace row_indices_space_, expert_scratch_, expert_output_space_;
-  Workspace term_offsets_space_, term_indices_space_, term_weights_space_, return_send_space_, return_space_;
-  Workspace sum_offsets_space_, sum_indices_space_, sum_weights_space_;
-  Workspace shared_space_, shared_up_space_, shared_output_space_, shared_gate_space_;
 };
 
 }  // namespace aurora

@@ -73,7 +73,7 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
         checkpoint_(Checkpoint::open(GetParam().folder)),
         weights_(config_, checkpoint_, DType::kFloat32, *backend_),
         experts_(static_cast<int>(config_.num_moe_layers()), static_cast<int>(config_.num_experts),
-                 make_expert_loader(config_, checkpoint_, DType::kFloat32, *backend_)),
+                 make_expert_loader(config_, checkpoint_, DType::kFloat32, *backend_), *backend_),
         cache_({config_.num_layers, 80, kBlockTokens, config_.num_kv_heads, config_.head_width}, *backend_),
         decoder_(config_, weights_, cache_,
                  GetParam().has_rounded_rope
@@ -84,10 +84,10 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
                 config_.shared_expert_inner, config_.normalize_top_k},
                {.policy = {OrderPolicy::kGroup, {}}, .first_tag = 16}, *transport_, *backend_, *stream_),
         reference_(Checkpoint::open_file(GetParam().folder / "reference.safetensors")) {
-    all_here_.experts.assign(static_cast<std::size_t>(config_.num_experts), {{GpuId{0}, 1.0}});
+    LayerPlacement all_here;
+    all_here.experts.assign(static_cast<std::size_t>(config_.num_experts), {{GpuId{0}, 1.0}});
     experts_.prepare(
-        {"m", std::vector<LayerPlacement>(static_cast<std::size_t>(config_.num_moe_layers()), all_here_)},
-        GpuId{0});
+        {"m", std::vector<LayerPlacement>(static_cast<std::size_t>(config_.num_moe_layers()), all_here)}, {});
     experts_.commit();
   }
 
@@ -157,9 +157,9 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
     block_.begin({moe_layer,
                   &weights_.layers[layer].moe,
                   &experts_,
-                  &all_here_,
                   decoder_.normalized(),
                   decoder_.residual(),
+                  {},
                   {}});
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!block_.is_done()) {
@@ -184,7 +184,6 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
   KvCache cache_;
   Decoder decoder_;
   MoeBlock block_;
-  LayerPlacement all_here_;
   Checkpoint reference_;
   int num_compared_ = 0;
 };

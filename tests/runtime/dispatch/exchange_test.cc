@@ -1,16 +1,23 @@
-// The exchange over threads, under every order: address-coded bytes arrive where they belong, whatever the
-// rounds.
+// The exchange over threads, under every order and pacing: address-coded bytes arrive where they belong,
+// whether the host moves them or the device does.
 #include "runtime/dispatch/exchange.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <iostream>
 #include <random>
-#include <thread>
+#include <string>
 
+#include "kernels/backend_registry.h"
 #include "runtime/dispatch/exchange_plan.h"
 #include "runtime/transport/submission_order.h"
-#include "runtime/transport/thread_transport.h"
 #include "runtime/transport/wait.h"
+#include "scheduler/port_order.h"
+#include "tests/support/device_thread_transport.h"
+#include "tests/support/rank_threads.h"
 
 namespace aurora {
 namespace {
@@ -22,54 +29,180 @@ std::byte coded(int source, int destination, std::size_t index) {
                                 0xff);
 }
 
-void run_rank(ThreadFabric& fabric, int rank, const PlannedExchange& planned, int& num_wrong) {
-  const auto transport = fabric.connect(rank);
-  const int num_ranks = planned.traffic.num_gpus();
-  std::vector<std::size_t> send_offsets(static_cast<std::size_t>(num_ranks)),
-      receive_offsets(send_offsets.size());
-  std::vector<std::byte> send, expected;
-  for (int peer = 0; peer < num_ranks; ++peer) {
-    send_offsets[peer] = send.size();
-    receive_offsets[peer] = expected.size();
-    for (std::int64_t i = 0; i < planned.traffic.at(rank, peer); ++i)
-      send.push_back(coded(rank, peer, static_cast<std::size_t>(i)));
-    for (std::int64_t i = 0; i < planned.traffic.at(peer, rank); ++i)
-      expected.push_back(coded(peer, rank, static_cast<std::size_t>(i)));
+/// One rank's buffers of one exchange.
+struct RankBuffers {
+  std::vector<std::size_t> send_offsets, receive_offsets;
+  std::vector<std::byte> send, expected, received;
+
+  RankBuffers(const TrafficMatrix& traffic, int rank) {
+    for (int peer = 0; peer < traffic.num_gpus(); ++peer) {
+      send_offsets.push_back(send.size());
+      receive_offsets.push_back(expected.size());
+      for (std::int64_t i = 0; i < traffic.at(rank, peer); ++i)
+        send.push_back(coded(rank, peer, static_cast<std::size_t>(i)));
+      for (std::int64_t i = 0; i < traffic.at(peer, rank); ++i)
+        expected.push_back(coded(peer, rank, static_cast<std::size_t>(i)));
+    }
+    received.resize(expected.size());
   }
-  std::vector<std::byte> received(expected.size());
-  Exchange exchange(*transport, 20);
-  exchange.start(planned.order, {send.data(), send_offsets, received.data(), receive_offsets});
+
+  std::size_t num_wrong() const {
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < received.size(); ++i) wrong += received[i] != expected[i];
+    return wrong;
+  }
+};
+
+void wait_until(const std::function<bool()>& is_done) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   IdleBackoff backoff;
-  while (!exchange.advance()) {
-    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "rank " << rank << " is stuck";
+  while (!is_done()) {
+    check(std::chrono::steady_clock::now() < deadline, "the exchange ends");
     backoff.pause();
   }
-  for (std::size_t i = 0; i < received.size(); ++i) num_wrong += received[i] != expected[i];
 }
 
-TEST(Exchange, DeliversEveryByteUnderEveryOrder) {
+/// Sends what `compute` copies into the send buffer, and has it copy what was received, three times over.
+void run_rank(Transport& transport, const TransmissionOrder& order, const TrafficMatrix& traffic) {
+  const auto backend = create_backend("cpu", {.worker_streams = true});
+  const auto compute = backend->create_stream();
+  Exchange exchange(transport, *backend, *compute, 20);
+  RankBuffers buffers(traffic, transport.rank());
+  std::vector<std::byte> send(buffers.send.size()), receive(buffers.expected.size());
+  for (int turn = 0; turn < 3; ++turn) {
+    backend->copy(*compute, send.data(), buffers.send.data(), send.size());
+    exchange.mark_ready();
+    wait_until([&] { return exchange.can_start(); });
+    exchange.start(order, {send.data(), buffers.send_offsets, receive.data(), buffers.receive_offsets});
+    wait_until([&] { return exchange.advance(); });
+    backend->copy(*compute, buffers.received.data(), receive.data(), receive.size());
+    compute->synchronize(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+    EXPECT_EQ(buffers.num_wrong(), 0U) << "rank " << transport.rank() << ", turn " << turn;
+    std::ranges::fill(buffers.received, std::byte{0});
+  }
+  wait_until([&] { return exchange.is_settled(); });
+  EXPECT_GE(exchange.take_seconds(), 0);
+  EXPECT_EQ(exchange.take_seconds(), 0) << "the time was taken";
+}
+
+/// On host-driven ranks and on stream-ordered ones.
+void run_everywhere(const TransmissionOrder& order, const TrafficMatrix& traffic) {
+  const int num_ranks = traffic.num_gpus();
+  test::run_ranks(num_ranks, [&](Transport& transport) { run_rank(transport, order, traffic); });
+  ThreadFabric device_fabric(num_ranks);
+  test::run_ranks(num_ranks, [&](Transport& host) {
+    test::DeviceThreadTransport transport(host, device_fabric);
+    run_rank(transport, order, traffic);
+  });
+}
+
+TrafficMatrix random_traffic(int num_ranks, std::mt19937& random) {
+  TrafficMatrix traffic(num_ranks);
+  for (int source = 0; source < num_ranks; ++source) {
+    for (int destination = 0; destination < num_ranks; ++destination) {
+      const int size = std::uniform_int_distribution<int>(0, 5000)(random);
+      if (source != destination) traffic.set(source, destination, size < 1500 ? 0 : size);
+    }
+  }
+  return traffic;
+}
+
+TEST(Exchange, DeliversEveryByteUnderEveryOrderAndPacing) {
+  std::cout << "seed 4711\n";
   std::mt19937 random(4711);
   for (const OrderPolicy policy : all_order_policies()) {
     for (const int num_ranks : {1, 2, 3, 5, 8}) {
-      TrafficMatrix traffic(num_ranks);
-      for (int source = 0; source < num_ranks; ++source) {
-        for (int destination = 0; destination < num_ranks; ++destination) {
-          const int size = std::uniform_int_distribution<int>(0, 5000)(random);
-          if (source != destination) traffic.set(source, destination, size < 1500 ? 0 : size);
-        }
-      }
+      SCOPED_TRACE(std::string(order_policy_name(policy)) + ", " + std::to_string(num_ranks) + " ranks");
+      const TrafficMatrix traffic = random_traffic(num_ranks, random);
       const PlannedExchange planned = plan_exchange(traffic, {policy, {}});
-      EXPECT_EQ(carried_traffic(planned.order, num_ranks), traffic) << order_policy_name(policy);
-      ThreadFabric fabric(num_ranks);
-      std::vector<int> num_wrong(static_cast<std::size_t>(num_ranks), 0);
-      std::vector<std::thread> ranks;
-      for (int rank = 0; rank < num_ranks; ++rank) {
-        ranks.emplace_back([&, rank] { run_rank(fabric, rank, planned, num_wrong[rank]); });
-      }
-      for (std::thread& thread : ranks) thread.join();
-      for (const int wrong : num_wrong)
-        EXPECT_EQ(wrong, 0) << order_policy_name(policy) << ", " << num_ranks << " ranks";
+      EXPECT_EQ(carried_traffic(planned.order, num_ranks), traffic);
+      run_everywhere(planned.order, traffic);
+      if (planned.order.pacing == Pacing::kRounds) run_everywhere(without_barriers(planned.order), traffic);
+    }
+  }
+}
+
+/// A transport that counts what is under way to and from its rank.
+class CountingTransport final : public Transport {
+ public:
+  explicit CountingTransport(Transport& used) : used_(&used) {}
+  std::string_view name() const override { return used_->name(); }
+  int rank() const override { return used_->rank(); }
+  int num_ranks() const override { return used_->num_ranks(); }
+  Ticket post(std::span<const Message> messages) override {
+    const Ticket ticket = used_->post(messages);
+    for (const Message& message : messages) {
+      const std::size_t side = message.direction == Direction::kSend ? 0 : 1;
+      under_way_.push_back({ticket, side});
+      most_[side] = std::max(most_[side], ++now_[side]);
+    }
+    return ticket;
+  }
+  bool test(Ticket ticket) override {
+    if (!used_->test(ticket)) return false;
+    std::erase_if(under_way_, [&](const auto& posted) {
+      if (posted.ticket.id != ticket.id) return false;
+      --now_[posted.side];
+      return true;
+    });
+    return true;
+  }
+  void progress() override { used_->progress(); }
+  void abort(std::string_view reason) noexcept override { used_->abort(reason); }
+  /// Sends, receives.
+  const std::array<int, 2>& most_under_way() const { return most_; }
+
+ private:
+  struct Posted {
+    Ticket ticket;
+    std::size_t side;
+  };
+  Transport* used_;
+  std::vector<Posted> under_way_;
+  std::array<int, 2> now_{}, most_{};
+};
+
+TEST(Exchange, HasOneSendAndOneReceiveUnderWayWhenPacedByPorts) {
+  std::cout << "seed 4712\n";
+  std::mt19937 random(4712);
+  const TrafficMatrix traffic = random_traffic(6, random);
+  const TransmissionOrder ports = without_barriers(plan_order(OrderPolicy::kRotation, traffic, {}));
+  test::run_ranks(6, [&](Transport& host) {
+    CountingTransport transport(host);
+    run_rank(transport, ports, traffic);
+    EXPECT_EQ(transport.most_under_way(), (std::array<int, 2>{1, 1}));
+  });
+}
+
+TEST(OneToOneRounds, KeepEverySidesOrderAndNeedNoMoreRoundsThanTheList) {
+  std::cout << "seed 4713\n";
+  std::mt19937 random(4713);
+  for (const int num_ranks : {2, 3, 5, 8}) {
+    // Any list is a port order: the transfers of random traffic in random order.
+    const TrafficMatrix traffic = random_traffic(num_ranks, random);
+    TransmissionOrder ports = plan_order(OrderPolicy::kGroup, traffic, {});
+    ports.pacing = Pacing::kPorts;
+    std::vector<Transfer>& starts = ports.rounds.front().transfers;
+    std::ranges::shuffle(starts, random);
+    const TransmissionOrder rounds = one_to_one_rounds(ports);
+    EXPECT_EQ(rounds.pacing, Pacing::kRounds);
+    EXPECT_EQ(carried_traffic(rounds, num_ranks), traffic);
+    EXPECT_GE(static_cast<int>(rounds.rounds.size()), most_messages_of_a_side(starts));
+    EXPECT_LE(rounds.rounds.size(), starts.size());
+    std::vector<Transfer> in_rounds;
+    for (const Round& round : rounds.rounds) {
+      EXPECT_EQ(most_messages_of_a_side(round.transfers), 1);
+      in_rounds.insert(in_rounds.end(), round.transfers.begin(), round.transfers.end());
+    }
+    for (int rank = 0; rank < num_ranks; ++rank) {
+      const auto side = [&](const std::vector<Transfer>& transfers, GpuId Transfer::* end) {
+        std::vector<Transfer> own;
+        std::ranges::copy_if(transfers, std::back_inserter(own),
+                             [&](const Transfer& transfer) { return (transfer.*end).value == rank; });
+        return own;
+      };
+      EXPECT_EQ(side(in_rounds, &Transfer::source), side(starts, &Transfer::source));
+      EXPECT_EQ(side(in_rounds, &Transfer::destination), side(starts, &Transfer::destination));
     }
   }
 }

@@ -1,15 +1,18 @@
 // The distributed MoE block against a dense one in float64 on one rank: every order policy, wire dtype and
-// return mode, uneven and empty ranks, replicas, shared experts, replayed routing.
+// return mode, uneven and empty ranks, replicas, shared experts, replayed routing; over transports that the
+// host drives and over one that the device does.
 #include "runtime/moe/moe_block.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "kernels/backend_registry.h"
 #include "runtime/transport/wait.h"
+#include "tests/support/device_thread_transport.h"
 #include "tests/support/random_placement.h"
 #include "tests/support/rank_threads.h"
 
@@ -117,6 +120,7 @@ struct BlockCase {
   ReturnMode return_mode;
   bool worker_streams;
   bool replayed;
+  bool stream_ordered = false;
 };
 
 class MoeBlockTest : public ::testing::TestWithParam<BlockCase> {
@@ -124,14 +128,41 @@ class MoeBlockTest : public ::testing::TestWithParam<BlockCase> {
   using TestWithParam::GetParam;
 };
 
-/// Runs one block on one rank and returns the residual stream after it.
-std::vector<float> run_block(const BlockCase& parameters, Transport& transport, World& world,
-                             const LayerPlacement& placement, std::vector<float>& input,
-                             std::vector<float> residual, const std::vector<std::int32_t>& given) {
+/// One rank's share of a test.
+struct RankTokens {
+  std::vector<float> input;     // [num_tokens, hidden]
+  std::vector<float> residual;  // the same
+  std::vector<std::int32_t> given_ids = {};
+};
+
+/// What one rank has after its block.
+struct RankResult {
+  std::vector<float> residual;
+  std::vector<std::int32_t> expert_ids;
+  ExchangeStatistics statistics;
+};
+
+/// Drives `block` until it is done and nothing of it is under way.
+void finish(MoeBlock& block, Stream& stream, Transport& transport) {
+  SubmissionOrder order({MoeBlock::kNumExchanges});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  IdleBackoff backoff;
+  while (!block.is_done() || !block.is_settled()) {
+    check(std::chrono::steady_clock::now() < deadline, "the block ends");
+    if (block.advance(order)) continue;
+    transport.progress();
+    backoff.pause();
+  }
+  stream.synchronize(deadline);
+}
+
+/// Runs `num_blocks` blocks one after the other on one rank, each on the residual stream before any of them.
+RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& world,
+                      const LayerPlacement& placement, RankTokens tokens, int num_blocks = 1) {
   const bool is_deterministic = parameters.return_mode == ReturnMode::kPerPair;
   const auto backend =
       create_backend("cpu", {.deterministic = is_deterministic, .worker_streams = parameters.worker_streams});
-  const auto num_tokens = static_cast<std::int64_t>(input.size()) / kShape.hidden;
+  const auto num_tokens = static_cast<std::int64_t>(tokens.input.size()) / kShape.hidden;
   const auto stream = backend->create_stream();
   MoeSettings settings{.policy = {parameters.order, {}},
                        .wire_dtype = parameters.wire_dtype,
@@ -139,24 +170,39 @@ std::vector<float> run_block(const BlockCase& parameters, Transport& transport, 
                        .first_tag = 16,
                        .model_index = 0};
   MoeBlock block(kShape, settings, transport, *backend, *stream);
-  ExpertStore store(1, kShape.num_experts, [&](int, ExpertId expert, Buffer&) {
-    return world.experts[expert.value].view(kShape.expert_inner);
-  });
-  store.prepare({"m", {placement}}, GpuId{transport.rank()});
+  ExpertStore store(
+      1, kShape.num_experts,
+      [&](int, ExpertId expert, Buffer&) { return world.experts[expert.value].view(kShape.expert_inner); },
+      *backend);
+  store.prepare({"m", {placement}}, {transport.rank(), transport.num_ranks()});
   store.commit();
   const MoeLayerWeights weights = world.weights();
-  SubmissionOrder order({MoeBlock::kNumExchanges});
-  block.begin({0, &weights, &store, &placement,
-               Tensor(input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
-               Tensor(residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), given});
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  IdleBackoff backoff;
-  while (!block.is_done()) {
-    check(std::chrono::steady_clock::now() < deadline, "the block ends");
-    if (!block.advance(order)) backoff.pause();
+  RankResult result;
+  result.expert_ids.resize(static_cast<std::size_t>(num_tokens * kShape.top_k));
+  for (int i = 0; i < num_blocks; ++i) {
+    result.residual = tokens.residual;
+    block.begin({0, &weights, &store, Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
+                 Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
+                 tokens.given_ids, result.expert_ids});
+    finish(block, *stream, transport);
   }
-  stream->synchronize(deadline);
-  return residual;
+  result.statistics = block.take_statistics();
+  return result;
+}
+
+/// One thread per rank; the transport is stream-ordered when asked for.
+void run_ranks(int num_ranks, bool stream_ordered, const std::function<void(Transport&)>& work) {
+  ThreadFabric device_fabric(num_ranks);
+  test::run_ranks(num_ranks, [&](Transport& host) {
+    if (!stream_ordered) return work(host);
+    test::DeviceThreadTransport transport(host, device_fabric);
+    try {
+      work(transport);
+    } catch (const std::exception& error) {
+      transport.abort(error.what());
+      throw;
+    }
+  });
 }
 
 TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
@@ -165,7 +211,7 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
   std::mt19937 random(99);
   const LayerPlacement placement =
       test::random_placement(kShape.num_experts, parameters.num_ranks, 2, random);
-  test::run_ranks(parameters.num_ranks, [&](Transport& transport) {
+  run_ranks(parameters.num_ranks, parameters.stream_ordered, [&](Transport& transport) {
     const int num_tokens = std::array{7, 0, 1, 12, 3, 0, 5, 9}[transport.rank()];
     const auto seed = 500U + static_cast<std::uint32_t>(transport.rank());
     std::vector<float> input =
@@ -176,7 +222,12 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
       given = test::random_expert_ids(num_tokens, kShape.num_experts, kShape.top_k, own);
     const std::vector<float> before =
         random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
-    const std::vector<float> after = run_block(parameters, transport, world, placement, input, before, given);
+    const RankResult result =
+        run_blocks(parameters, transport, world, placement, {input, before, given}, 2);
+    const std::vector<float>& after = result.residual;
+    if (parameters.replayed) {
+      EXPECT_EQ(result.expert_ids, given);
+    }
     // Rounding: each value passes the wire twice, and each product sums at most hidden + inner terms of order
     // one.
     const double unit = parameters.wire_dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-23;
@@ -205,17 +256,22 @@ std::vector<BlockCase> all_cases() {
     for (const ReturnMode mode : {ReturnMode::kPerRow, ReturnMode::kPerPair}) {
       for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
         cases.push_back({num_ranks, OrderPolicy::kAurora, wire, mode, num_ranks == 3, num_ranks == 2});
+        cases.push_back({num_ranks, OrderPolicy::kAurora, wire, mode, num_ranks != 3, num_ranks == 2, true});
       }
     }
   }
-  for (const OrderPolicy order : all_order_policies())
-    cases.push_back({5, order, DType::kFloat32, ReturnMode::kPerRow, true, false});
+  for (const OrderPolicy order : all_order_policies()) {
+    for (const bool stream_ordered : {false, true})
+      cases.push_back({5, order, DType::kFloat32, ReturnMode::kPerRow, true, false, stream_ordered});
+  }
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, MoeBlockTest, ::testing::ValuesIn(all_cases()));
 
-TEST(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
+class MoeBlockDeterministic : public ::testing::TestWithParam<bool> {};
+
+TEST_P(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
   constexpr int kNumTokens = 29;
   World world;
   const auto width = static_cast<std::size_t>(kShape.hidden);
@@ -226,7 +282,7 @@ TEST(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
     std::mt19937 random(1000 + num_ranks);
     const LayerPlacement placement = test::random_placement(kShape.num_experts, num_ranks, 2, random);
     std::vector<float> joined(input.size());
-    test::run_ranks(num_ranks, [&](Transport& transport) {
+    run_ranks(num_ranks, GetParam(), [&](Transport& transport) {
       // This rank's run of consecutive tokens.
       const std::size_t first =
           kNumTokens * static_cast<std::size_t>(transport.rank()) / static_cast<std::size_t>(num_ranks);
@@ -236,11 +292,10 @@ TEST(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
         return std::vector<float>(values.begin() + static_cast<std::ptrdiff_t>(first * width),
                                   values.begin() + static_cast<std::ptrdiff_t>(end * width));
       };
-      std::vector<float> own = part(input);
       const BlockCase parameters{
-          num_ranks, OrderPolicy::kAurora, DType::kFloat32, ReturnMode::kPerPair, false, false};
+          num_ranks, OrderPolicy::kAurora, DType::kFloat32, ReturnMode::kPerPair, GetParam(), false};
       const std::vector<float> after =
-          run_block(parameters, transport, world, placement, own, part(residual), {});
+          run_blocks(parameters, transport, world, placement, {part(input), part(residual)}).residual;
       std::ranges::copy(after, joined.begin() + static_cast<std::ptrdiff_t>(first * width));
     });
     if (num_ranks == 1) baseline = joined;
@@ -249,32 +304,71 @@ TEST(MoeBlockDeterministic, GivesTheSameBitsWhateverRanksPlacementAndBatch) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Transports, MoeBlockDeterministic, ::testing::Bool(), [](const auto& tested) {
+  return std::string(tested.param ? "StreamOrdered" : "HostDriven");
+});
+
+/// All tokens of two ranks to two experts of the other rank: every number can be worked out by hand.
+TEST(MoeBlockStatistics, CountBytesAndTime) {
+  World world;
+  LayerPlacement placement;
+  for (int expert = 0; expert < kShape.num_experts; ++expert) placement.experts.push_back({{GpuId{expert / 3}, 1.0}});
+  for (const bool stream_ordered : {false, true}) {
+    run_ranks(2, stream_ordered, [&](Transport& transport) {
+      constexpr int kNumTokens = 4;
+      constexpr int kNumBlocks = 3;
+      RankTokens tokens;
+      tokens.input = random_values(kNumTokens * static_cast<std::size_t>(kShape.hidden), 9, 1.0F);
+      tokens.residual = tokens.input;
+      const int first_foreign = transport.rank() == 0 ? 3 : 0;
+      for (int token = 0; token < kNumTokens; ++token) {
+        tokens.given_ids.insert(tokens.given_ids.end(), {first_foreign, first_foreign + 2});
+      }
+      const BlockCase parameters{
+          2, OrderPolicy::kGroup, DType::kFloat32, ReturnMode::kPerRow, stream_ordered, true};
+      const ExchangeStatistics statistics =
+          run_blocks(parameters, transport, world, placement, tokens, kNumBlocks).statistics;
+      const RowLayout layout(kShape.hidden, DType::kFloat32, kShape.top_k);
+      const auto bytes = static_cast<std::int64_t>(layout.row_bytes() + layout.return_row_bytes());
+      EXPECT_EQ(statistics.sent_bytes, kNumBlocks * kNumTokens * bytes);
+      EXPECT_EQ(statistics.undeduplicated_bytes, 2 * kNumBlocks * kNumTokens * bytes);
+      EXPECT_GT(statistics.seconds, 0);
+      EXPECT_GT(statistics.bound_seconds, 0);
+    });
+  }
+}
+
 TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
   World world;
   int num_loads = 0;
   bool fails = false;
-  ExpertStore store(1, kShape.num_experts, [&](int, ExpertId expert, Buffer&) {
-    ++num_loads;
-    if (fails) throw Error(ErrorKind::kOutOfMemory, "no room");
-    return world.experts[expert.value].view(kShape.expert_inner);
-  });
+  const auto backend = create_backend("cpu", {});
+  ExpertStore store(
+      1, kShape.num_experts,
+      [&](int, ExpertId expert, Buffer&) {
+        ++num_loads;
+        if (fails) throw Error(ErrorKind::kOutOfMemory, "no room");
+        return world.experts[expert.value].view(kShape.expert_inner);
+      },
+      *backend);
+  const RankOf self{0, 2};
   LayerPlacement on_zero;
   on_zero.experts.assign(kShape.num_experts, {{GpuId{1}, 1.0}});
   on_zero.experts[2] = {{GpuId{0}, 1.0}};
-  store.prepare({"m", {on_zero}}, GpuId{0});
+  store.prepare({"m", {on_zero}}, self);
   store.commit();
-  EXPECT_EQ(store.local_index(0)[2], 0);
+  EXPECT_EQ(store.placement(0).local_index().i32()[2], 0);
   LayerPlacement more = on_zero;
   more.experts[4] = {{GpuId{0}, 1.0}};
   fails = true;
-  EXPECT_THROW(store.prepare({"m", {more}}, GpuId{0}), Error);
+  EXPECT_THROW(store.prepare({"m", {more}}, self), Error);
   EXPECT_EQ(store.weights(0).size(), 1U);
   fails = false;
-  store.prepare({"m", {more}}, GpuId{0});
+  store.prepare({"m", {more}}, self);
   EXPECT_EQ(store.weights(0).size(), 1U) << "prepare leaves the current set alone";
   store.commit();
   EXPECT_EQ(store.weights(0).size(), 2U);
-  EXPECT_EQ(store.local_index(0)[4], 1);
+  EXPECT_EQ(store.placement(0).local_index().i32()[4], 1);
   EXPECT_EQ(num_loads, 3) << "an expert that stays is not loaded again";
 }
 

@@ -1,0 +1,57 @@
+// What a dispatched row and what comes back for it look like.
+//
+// A token is sent once to each rank that hosts at least one of its experts. Its row carries the hidden state
+// in the wire's dtype, followed by a header of top_k entries (expert, weight) of which those for that rank
+// come first, in the order of the token's top-k. The experts' rank returns one row per received row: the
+// weighted sum of its share. With `ReturnMode::kPerPair` it returns one unweighted row per (token, expert)
+// pair instead, and the token's rank sums all pairs in top-k order: more bytes, but the same bits whatever
+// the placement.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/dtype.h"
+#include "kernels/ops.h"
+
+namespace aurora {
+
+/// The bytes of one dispatched row: [hidden values in wire dtype][padding to 8][top_k RowEntry][padding to
+/// 16].
+class RowLayout {
+ public:
+  RowLayout(std::int64_t hidden, DType wire_dtype, int top_k)
+      : hidden_(hidden),
+        wire_dtype_(wire_dtype),
+        top_k_(top_k),
+        header_offset_((static_cast<std::size_t>(hidden) * dtype_bytes(wire_dtype) + 7) / 8 * 8),
+        row_bytes_((header_offset_ + static_cast<std::size_t>(top_k) * sizeof(RowEntry) + 15) / 16 * 16) {}
+
+  std::int64_t hidden() const { return hidden_; }
+  DType wire_dtype() const { return wire_dtype_; }
+  int top_k() const { return top_k_; }
+  std::size_t header_offset() const { return header_offset_; }
+  std::size_t row_bytes() const { return row_bytes_; }
+  /// Row stride counted in elements of the wire dtype.
+  std::int64_t row_elements() const {
+    return static_cast<std::int64_t>(row_bytes_ / dtype_bytes(wire_dtype_));
+  }
+  /// Bytes of one returned row.
+  std::size_t return_row_bytes() const {
+    return static_cast<std::size_t>(hidden_) * dtype_bytes(wire_dtype_);
+  }
+
+ private:
+  std::int64_t hidden_;
+  DType wire_dtype_;
+  int top_k_;
+  std::size_t header_offset_;
+  std::size_t row_bytes_;
+};
+
+enum class ReturnMode : std::uint8_t {
+  kPerRow,   // one weighted sum per received row
+  kPerPair,  // one unweighted row per (token, expert) pair
+};
+
+}  // namespace aurora

@@ -1,0 +1,125 @@
+#include "runtime/moe/token_side.h"
+
+#include <algorithm>
+
+namespace aurora {
+
+TokenSide::TokenSide(const MoeContext& context)
+    : context_(&context),
+      logits_space_(*context.backend),
+      ids_space_(*context.backend),
+      weights_space_(*context.backend),
+      scratch_(*context.backend),
+      counts_space_(*context.backend),
+      row_offsets_space_(*context.backend),
+      row_tokens_space_(*context.backend),
+      headers_space_(*context.backend),
+      term_offsets_space_(*context.backend),
+      term_indices_space_(*context.backend),
+      send_space_(*context.backend),
+      returned_space_(*context.backend) {}
+
+void TokenSide::submit_gate(const Tensor& router, const Tensor& normalized,
+                            std::span<const std::int32_t> given_expert_ids) {
+  normalized_ = normalized;
+  const MoeShape& shape = context_->shape;
+  const std::int64_t num_tokens = normalized.dim(0);
+  logits_ = logits_space_.tensor(DType::kFloat32, num_tokens, shape.num_experts);
+  context_->ops().linear(*context_->stream, {normalized, router, {}, logits_});
+  expert_ids_ = ids_space_.tensor(DType::kInt32, num_tokens, shape.top_k);
+  weights_ = weights_space_.tensor(DType::kFloat32, num_tokens, shape.top_k);
+  const bool is_replayed = !given_expert_ids.empty();
+  if (is_replayed) {
+    check(given_expert_ids.size_bytes() == expert_ids_.size_bytes(), "replayed ids are [num_tokens, top_k]");
+    context_->backend->copy(*context_->stream, expert_ids_.bytes(), given_expert_ids.data(),
+                            expert_ids_.size_bytes());
+  }
+  context_->ops().route(*context_->stream, {.logits = logits_,
+                                            .scoring = RouterScoring::kSoftmax,
+                                            .normalize = shape.normalize_top_k,
+                                            .ids_are_given = is_replayed,
+                                            .expert_ids = expert_ids_,
+                                            .weights = weights_});
+}
+
+void TokenSide::submit_assignment(const PlacementTable& table) {
+  const std::int64_t num_tokens = normalized_.dim(0);
+  const std::int64_t top_k = context_->shape.top_k;
+  const int num_ranks = context_->self.num_ranks;
+  const std::int64_t max_rows = num_tokens * std::min<std::int64_t>(top_k, num_ranks);
+  counts_ = counts_space_.vector(DType::kInt32, num_ranks + table.num_slots());
+  row_offsets_ = row_offsets_space_.vector(DType::kInt32, num_ranks + 1);
+  row_tokens_ = row_tokens_space_.vector(DType::kInt32, max_rows);
+  headers_ = headers_space_.tensor(DType::kInt32, max_rows, 2 * top_k);
+  term_offsets_ = term_offsets_space_.vector(DType::kInt32, num_tokens + 1);
+  term_indices_ = term_indices_space_.vector(DType::kInt32, num_tokens * top_k);
+  const std::size_t scratch_bytes = context_->ops().assign_rows_scratch_bytes(num_tokens, top_k, num_ranks);
+  context_->ops().assign_rows(*context_->stream,
+                              {.expert_ids = expert_ids_,
+                               .weights = weights_,
+                               .replicas = table.replicas(),
+                               .num_ranks = num_ranks,
+                               .terms_are_pairs = context_->return_mode == ReturnMode::kPerPair,
+                               .scratch = scratch_.bytes(scratch_bytes),
+                               .counts = counts_,
+                               .row_offsets = row_offsets_,
+                               .row_tokens = row_tokens_,
+                               .headers = headers_,
+                               .term_offsets = term_offsets_,
+                               .term_indices = term_indices_});
+}
+
+PackRowsArgs TokenSide::packing() const {
+  PackRowsArgs args;
+  args.input = normalized_;
+  args.header_offset = context_->layout.header_offset();
+  args.row_bytes = context_->layout.row_bytes();
+  args.wire_dtype = context_->layout.wire_dtype();
+  return args;
+}
+
+void TokenSide::submit_packing() {
+  if (context_->self.num_ranks == 1) return;
+  // How many rows there are is known on the device alone, hence room for the most.
+  const auto max_rows = static_cast<std::size_t>(row_tokens_.dim(0));
+  send_ = send_space_.reserve(max_rows * context_->layout.row_bytes());
+  PackRowsArgs args = packing();
+  args.indices = row_tokens_;
+  args.headers = headers_;
+  args.row_offsets = row_offsets_;
+  args.left_out_rank = context_->self.rank;
+  args.output = send_;
+  context_->ops().pack_rows(*context_->stream, args);
+}
+
+void TokenSide::submit_own_packing(const MessageLayout& messages, std::byte* destination) {
+  const std::int64_t count = messages.own.rows;
+  const std::int64_t header_width = headers_.dim(1);
+  PackRowsArgs args = packing();
+  args.indices = Tensor(row_tokens_.i32() + messages.first_own_row, DType::kInt32, {count});
+  args.headers =
+      Tensor(headers_.i32() + messages.first_own_row * header_width, DType::kInt32, {count, header_width});
+  args.output = destination;
+  context_->ops().pack_rows(*context_->stream, args);
+}
+
+std::byte* TokenSide::reserve_returned(const MessageLayout& messages) {
+  const auto results = static_cast<std::size_t>(num_results(messages.sent, context_->return_mode));
+  return returned_ = returned_space_.reserve(results * context_->layout.return_row_bytes());
+}
+
+void TokenSide::submit_aggregation(const MessageLayout& messages, const Tensor& residual) {
+  const std::int64_t results = num_results(messages.sent, context_->return_mode);
+  const bool is_weighted = context_->return_mode == ReturnMode::kPerPair;
+  const Tensor pair_weights(weights_.bytes(), DType::kFloat32, {weights_.num_elements()});
+  context_->ops().weighted_sum(
+      *context_->stream,
+      {.input = Tensor(returned_, context_->layout.wire_dtype(), {results, context_->shape.hidden}),
+       .offsets = term_offsets_,
+       .indices = Tensor(term_indices_.bytes(), DType::kInt32, {results}),
+       .weights = is_weighted ? pair_weights : Tensor{},
+       .initial = residual,
+       .output = residual});
+}
+
+}  // namespace aurora

@@ -1,0 +1,74 @@
+// A stream-ordered transport without a GPU: what NCCL is to a device, this is to the CPU backend's worker
+// streams. Batches of "device" memory run one after the other on a stream of the transport's own, each behind
+// the event that it was given; the messages go through a second ThreadFabric, so that they match in the order
+// of posting and have no tags. Host memory goes through the first, as ever.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "kernels/cpu/cpu_stream.h"
+#include "kernels/error.h"
+#include "runtime/transport/thread_transport.h"
+#include "runtime/transport/transport.h"
+#include "runtime/transport/wait.h"
+
+namespace aurora::test {
+
+class DeviceThreadTransport final : public Transport {
+ public:
+  /// Both outlive this transport. Events given to it are those of a CPU backend.
+  DeviceThreadTransport(Transport& host, ThreadFabric& device_fabric)
+      : host_(&host), device_(device_fabric.connect(host.rank())) {}
+
+  std::string_view name() const override { return "device-threads"; }
+  int rank() const override { return host_->rank(); }
+  int num_ranks() const override { return host_->num_ranks(); }
+  bool is_stream_ordered() const override { return true; }
+
+  Ticket post(std::span<const Message> messages) override { return host_->post(messages); }
+  Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order) override {
+    if (order.after != nullptr) stream_.wait(*order.after);
+    std::vector<Message> batch(messages.begin(), messages.end());
+    for (Message& message : batch) message.tag = 0;
+    stream_.submit([this, batch] { exchange(batch); });
+    if (order.done != nullptr) stream_.record(*order.done);
+    ends_.push_back(std::make_unique<cpu::CpuEvent>());
+    stream_.record(*ends_.back());
+    return {kDeviceTicket + ends_.size() - 1};
+  }
+  bool test(Ticket ticket) override {
+    if (ticket.id < kDeviceTicket) return host_->test(ticket);
+    host_->progress();
+    return ends_[ticket.id - kDeviceTicket]->is_complete();
+  }
+  void progress() override { host_->progress(); }
+  void abort(std::string_view reason) noexcept override {
+    host_->abort(reason);
+    device_->abort(reason);
+  }
+
+  std::size_t num_device_batches() const { return ends_.size(); }
+
+ private:
+  /// Above every ticket of a host transport in a test: those count generations in the upper half.
+  static constexpr std::uint64_t kDeviceTicket = std::uint64_t{1} << 60;
+
+  void exchange(const std::vector<Message>& batch) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    const Ticket ticket = device_->post(batch);
+    IdleBackoff backoff;
+    while (!device_->test(ticket)) {
+      check(std::chrono::steady_clock::now() < deadline, "a batch on the device ends");
+      backoff.pause();
+    }
+  }
+
+  Transport* host_;
+  std::unique_ptr<Transport> device_;
+  std::vector<std::unique_ptr<cpu::CpuEvent>> ends_;
+  cpu::CpuStream stream_{cpu::CpuStream::Kind::kWorker};  // last: its work uses the others
+};
+
+}  // namespace aurora::test
