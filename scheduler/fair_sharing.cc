@@ -177,9 +177,9 @@ FairFilling::FairFilling(std::span<const double> ports)
   }
 }
 
-/// What `side` offers to each of its open flows, with the side's number in the lowest bits of the mantissa: one
-/// chain of minima finds share and side without a branch, equal shares go to the side of the lowest number,
-/// and a share is compared within 2^-45 of itself.
+/// What `side` offers to each of its open flows, with the side's number in the lowest bits of the mantissa:
+/// one chain of minima finds share and side without a branch, equal shares go to the side of the lowest
+/// number, and a share is compared within 2^-45 of itself.
 double FairFilling::offer(std::size_t side) const {
   if (num_open_[side] == 0) return kInfinity;
   const double share = spare_[side] * reciprocal_[static_cast<std::size_t>(num_open_[side])];

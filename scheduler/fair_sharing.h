@@ -17,7 +17,8 @@
 
 namespace aurora {
 
-/// At most one flow for each pair of up to kMaxGpus GPUs. Side i < n sends as GPU i, side n + i receives as GPU i.
+/// At most one flow for each pair of up to kMaxGpus GPUs. Side i < n sends as GPU i, side n + i receives as
+/// GPU i.
 class PairSet {
  public:
   static constexpr int kMaxGpus = 64;
