@@ -24,8 +24,8 @@ std::vector<int> random_assignment(int num_experts, const std::vector<int>& slot
 std::vector<int> sorted_assignment(const LayerProblem& problem, std::size_t model);
 
 /// List scheduling (Graham 1969): the experts of all models by descending work, each to the GPU that is then
-/// done first, counting its gates, its experts and the busier side of its port, every pair as a row. Fast GPUs
-/// get more experts than slow ones. O(experts * GPUs).
+/// done first, counting its gates, its experts and the busier side of its port, every pair as a row. Fast
+/// GPUs get more experts than slow ones. O(experts * GPUs).
 Assignment listed_assignment(const LayerProblem& problem);
 
 /// Lina (Li et al., USENIX ATC 2023) as the paper models it: each model has GPUs to itself, and the hottest
