@@ -124,9 +124,9 @@ struct ReplicaTable {
 
 /// The sender's half of a dispatch: which token goes to which rank in which row. A token takes one row to
 /// each rank that hosts at least one of its experts. Rows are ordered by rank, then by token; the pairs
-/// (token, expert) by row, then by top-k. The terms of token t, [term_offsets[t], term_offsets[t+1]), say what
-/// aggregation sums: its rows by ascending rank, or with `terms_are_pairs` its pairs in the order of top-k, to
-/// be weighted with `weights`. Without tokens `counts` and `row_offsets` are still written.
+/// (token, expert) by row, then by top-k. The terms of token t, [term_offsets[t], term_offsets[t+1]), say
+/// what aggregation sums: its rows by ascending rank, or with `terms_are_pairs` its pairs in the order of
+/// top-k, to be weighted with `weights`. Without tokens `counts` and `row_offsets` are still written.
 struct AssignRowsArgs {
   Tensor expert_ids;      // [num_tokens, top_k] int32, each in [0, num_experts)
   Tensor weights;         // [num_tokens, top_k] float32
@@ -146,10 +146,10 @@ struct AssignRowsArgs {
 /// `header_offset` on, the i-th header; the rest of `row_bytes` is left as it is. With `row_offsets` there
 /// are only as many rows as it ends with, and those of `left_out_rank` are skipped.
 struct PackRowsArgs {
-  Tensor input;                // [num_input_rows, width]
-  Tensor indices;              // [num_rows] int32
-  Tensor headers;              // [num_rows, header_width] int32, or no data
-  Tensor row_offsets;          // [num_ranks + 1] int32, rising from 0 to at most num_rows; or no data
+  Tensor input;        // [num_input_rows, width]
+  Tensor indices;      // [num_rows] int32
+  Tensor headers;      // [num_rows, header_width] int32, or no data
+  Tensor row_offsets;  // [num_ranks + 1] int32, rising from 0 to at most num_rows; or no data
   std::int32_t left_out_rank = 0;
   std::size_t header_offset = 0;  // at least width elements of wire_dtype; a multiple of 4, as row_bytes
   std::size_t row_bytes = 0;      // stride of the output
@@ -169,7 +169,7 @@ struct GroupRowsArgs {
   std::int32_t top_k = 0;
   Tensor local_index;                            // [num_experts] int32: among this rank's experts, or -1
   std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
-  Tensor scratch;       // at least group_rows_scratch_bytes(...) bytes, any dtype
+  Tensor scratch;                                // at least group_rows_scratch_bytes(...) bytes, any dtype
   Tensor row_indices;   // [num_pairs] int32: row of each pair, grouped by local expert
   Tensor term_offsets;  // [num_rows + 1] int32
   Tensor term_indices;  // [num_pairs] int32: position among the grouped pairs

@@ -59,8 +59,7 @@ class Assignment {
       for (std::size_t pair = token * top_k_; pair < (token + 1) * top_k_; ++pair) {
         const std::int32_t expert = args_.expert_ids.i32()[pair];
         check_index(expert, num_experts, static_cast<std::int64_t>(pair), "assign_rows: expert_ids");
-        const std::int32_t replica =
-            select_replica(args_.replicas, expert, static_cast<std::int64_t>(token));
+        const std::int32_t replica = select_replica(args_.replicas, expert, static_cast<std::int64_t>(token));
         const std::int32_t rank = args_.replicas.ranks.i32()[replica];
         rank_of_pair_[pair] = rank;
         ++next_pair_[rank];
@@ -127,8 +126,7 @@ std::size_t CpuOps::assign_rows_scratch_bytes(std::int64_t num_tokens, std::int6
 }
 
 void CpuOps::assign_rows(Stream& stream, const AssignRowsArgs& args) const {
-  check_args(args,
-             assign_rows_scratch_bytes(args.expert_ids.dim(0), args.expert_ids.dim(1), args.num_ranks));
+  check_args(args, assign_rows_scratch_bytes(args.expert_ids.dim(0), args.expert_ids.dim(1), args.num_ranks));
   cpu_stream(stream).submit([args] { Assignment(args).run(); });
 }
 

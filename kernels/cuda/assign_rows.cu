@@ -131,7 +131,8 @@ __device__ std::int32_t pair_position(const Assignment& a, const ChunkLane& at, 
   const std::int32_t rank = ranks[k];
   std::int32_t position = a.chunk_pairs[rank * a.num_chunks + at.chunk];
   for (std::uint32_t left = lanes & lanes_below(at.lane); left != 0; left &= left - 1) {
-    const std::int32_t* others = a.pair_ranks + (at.chunk * kChunk + __ffs(static_cast<int>(left)) - 1) * a.top_k;
+    const std::int32_t* others =
+        a.pair_ranks + (at.chunk * kChunk + __ffs(static_cast<int>(left)) - 1) * a.top_k;
     for (std::int32_t other = 0; other < a.top_k; ++other) position += others[other] == rank ? 1 : 0;
   }
   for (std::int32_t before = 0; before < k; ++before) position += ranks[before] == rank ? 1 : 0;
@@ -165,8 +166,8 @@ __global__ void fill_kernel(Assignment a) {
     if (rank == kNoRank) continue;
     if (a.terms_are_pairs) a.term_indices[first_term + k] = pair_position(a, at, lanes[rank], k);
     if ((first >> k & 1U) == 0) continue;
-    const std::int32_t row = a.chunk_rows[rank * a.num_chunks + at.chunk] +
-                             __popc(lanes[rank] & lanes_below(at.lane));
+    const std::int32_t row =
+        a.chunk_rows[rank * a.num_chunks + at.chunk] + __popc(lanes[rank] & lanes_below(at.lane));
     write_row(a, at.item, row, rank);
     if (a.terms_are_pairs) continue;
     std::int32_t num_lower = 0;  // ranks of the token below this one
@@ -225,8 +226,7 @@ std::size_t CudaOps::assign_rows_scratch_bytes(std::int64_t num_tokens, std::int
 }
 
 void CudaOps::assign_rows(Stream& stream, const AssignRowsArgs& args) const {
-  check_args(args,
-             assign_rows_scratch_bytes(args.expert_ids.dim(0), args.expert_ids.dim(1), args.num_ranks));
+  check_args(args, assign_rows_scratch_bytes(args.expert_ids.dim(0), args.expert_ids.dim(1), args.num_ranks));
   CudaStream& own = cuda_stream(stream);
   check_cuda(cudaMemsetAsync(args.counts.bytes(), 0, args.counts.size_bytes(), own.handle()), "assign_rows");
   const Assignment a = assignment_of(args);

@@ -97,8 +97,8 @@ __global__ void fill_kernel(Grouping g, const std::int32_t* announced, FaultSink
       report_fault(faults, FaultSite::kGroupExpert, at.item, entry.expert, g.num_experts);
       continue;
     }
-    const std::int32_t position = g.chunk_pairs[local * g.num_chunks + at.chunk] +
-                                  __popc(lanes[local] & lanes_below(at.lane));
+    const std::int32_t position =
+        g.chunk_pairs[local * g.num_chunks + at.chunk] + __popc(lanes[local] & lanes_below(at.lane));
     // More pairs than announced are a fault already; they have no place.
     if (position >= g.num_pairs || term >= g.num_pairs) continue;
     g.row_indices[position] = static_cast<std::int32_t>(at.item);

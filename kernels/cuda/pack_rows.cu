@@ -44,8 +44,8 @@ template <class From, class To>
 void launch_packing(CudaStream& stream, const PackRowsArgs& args, const Packing& packing) {
   const auto* input = data_of<const From>(args.input);
   constexpr int kWide = kWideVector<From, To>;
-  const bool is_wide = allows_wide_vectors<From, To>(
-      {input, packing.width, args.output, packing.row_bytes, packing.width});
+  const bool is_wide =
+      allows_wide_vectors<From, To>({input, packing.width, args.output, packing.row_bytes, packing.width});
   const unsigned threads = threads_for_row(is_wide ? packing.width / kWide : packing.width);
   const auto kernel = is_wide ? pack_rows_kernel<From, To, kWide> : pack_rows_kernel<From, To, 1>;
   kernel<<<static_cast<unsigned>(args.indices.dim(0)), threads, 0, stream.handle()>>>(
@@ -60,17 +60,16 @@ void CudaOps::pack_rows(Stream& stream, const PackRowsArgs& args) const {
   if (args.indices.is_empty()) return;
   const bool has_headers = args.headers.has_data();
   const bool has_offsets = args.row_offsets.has_data();
-  const Packing packing{
-      .indices = args.indices.i32(),
-      .headers = data_of<const std::uint32_t>(args.headers),
-      .row_offsets = has_offsets ? args.row_offsets.i32() : nullptr,
-      .num_ranks = has_offsets ? static_cast<std::int32_t>(args.row_offsets.dim(0)) - 1 : 0,
-      .left_out_rank = args.left_out_rank,
-      .num_input_rows = args.input.dim(0),
-      .width = args.input.dim(1),
-      .header_words = has_headers ? args.headers.dim(1) : 0,
-      .header_offset = static_cast<std::int64_t>(args.header_offset),
-      .row_bytes = static_cast<std::int64_t>(args.row_bytes)};
+  const Packing packing{.indices = args.indices.i32(),
+                        .headers = data_of<const std::uint32_t>(args.headers),
+                        .row_offsets = has_offsets ? args.row_offsets.i32() : nullptr,
+                        .num_ranks = has_offsets ? static_cast<std::int32_t>(args.row_offsets.dim(0)) - 1 : 0,
+                        .left_out_rank = args.left_out_rank,
+                        .num_input_rows = args.input.dim(0),
+                        .width = args.input.dim(1),
+                        .header_words = has_headers ? args.headers.dim(1) : 0,
+                        .header_offset = static_cast<std::int64_t>(args.header_offset),
+                        .row_bytes = static_cast<std::int64_t>(args.row_bytes)};
   with_element(args.input.dtype(), "pack_rows", [&]<class From>(From*) {
     with_element(args.wire_dtype, "pack_rows",
                  [&]<class To>(To*) { launch_packing<From, To>(cuda_stream(stream), args, packing); });

@@ -17,9 +17,7 @@ void Exchange::mark_ready() {
   if (!transport_->is_stream_ordered()) compute_->record(*filled_);
 }
 
-bool Exchange::can_start() {
-  return transport_->is_stream_ordered() ? is_settled() : filled_->is_complete();
-}
+bool Exchange::can_start() { return transport_->is_stream_ordered() ? is_settled() : filled_->is_complete(); }
 
 void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
   check(can_start(), "an exchange starts when its buffers are ready and the one before it has ended");

@@ -16,10 +16,10 @@
 namespace aurora {
 
 struct MessageLayout {
-  RowCounts sent;           // of this rank's tokens, to all ranks
+  RowCounts sent;                  // of this rank's tokens, to all ranks
   std::int32_t first_own_row = 0;  // in send's order
-  RowCounts own;            // of this rank's tokens, to itself
-  RowCounts received;       // own ones included
+  RowCounts own;                   // of this rank's tokens, to itself
+  RowCounts received;              // own ones included
   // Bytes, [num_ranks].
   std::vector<std::size_t> send_offsets, receive_offsets, return_send_offsets, returned_offsets;
 };

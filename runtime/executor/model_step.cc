@@ -94,6 +94,7 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
   MoeBlock& block = model_->moe_block();
   const Phase before = block.phase();
   if (!block.advance(order)) return false;
+  if (block.phase() == before) return true;
   const bool is_exchange = before == Phase::kDispatch || before == Phase::kCombine;
   mark(before, is_exchange ? block.sent_bytes() - marked_bytes_ : 0);
   if (is_exchange) marked_bytes_ = block.sent_bytes();
@@ -123,8 +124,8 @@ bool ModelStep::finish_sampling() {
   if (!sampled_event_->is_complete() || !model_->moe_block().is_settled()) return false;
   exchanges_ = model_->moe_block().take_statistics();
   record_routing();
-  progress_ = model_->batcher().accept(
-      {host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())});
+  progress_ =
+      model_->batcher().accept({host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())});
   stage_ = Stage::kDone;
   mark(Phase::kHead);
   return true;

@@ -38,8 +38,8 @@ void ExpertSide::submit_grouping(const ExpertWork& work) {
   term_offsets_ = term_offsets_space_.vector(DType::kInt32, std::int64_t{received.rows} + 1);
   term_indices_ = term_indices_space_.vector(DType::kInt32, received.pairs);
   term_weights_ = term_weights_space_.vector(DType::kFloat32, received.pairs);
-  const std::size_t scratch_bytes = context_->ops().group_rows_scratch_bytes(
-      received.rows, static_cast<std::int64_t>(work.weights.size()));
+  const std::size_t scratch_bytes =
+      context_->ops().group_rows_scratch_bytes(received.rows, static_cast<std::int64_t>(work.weights.size()));
   context_->ops().group_rows(*context_->stream, {.rows = received_,
                                                  .num_rows = received.rows,
                                                  .row_bytes = context_->layout.row_bytes(),
@@ -60,15 +60,14 @@ void ExpertSide::submit_experts(const ExpertWork& work) {
   output_ = output_space_.tensor(DType::kFloat32, received.pairs, shape.hidden);
   const std::size_t scratch_bytes =
       context_->ops().expert_ffn_scratch_bytes(received.pairs, shape.hidden, shape.expert_inner);
-  context_->ops().expert_ffn(
-      *context_->stream,
-      {.input = Tensor(received_, context_->layout.wire_dtype(),
-                       {received.rows, context_->layout.row_elements()}),
-       .row_indices = row_indices_,
-       .expert_offsets = work.expert_offsets,
-       .experts = work.weights,
-       .scratch = ffn_scratch_.bytes(scratch_bytes),
-       .output = output_});
+  context_->ops().expert_ffn(*context_->stream,
+                             {.input = Tensor(received_, context_->layout.wire_dtype(),
+                                              {received.rows, context_->layout.row_elements()}),
+                              .row_indices = row_indices_,
+                              .expert_offsets = work.expert_offsets,
+                              .experts = work.weights,
+                              .scratch = ffn_scratch_.bytes(scratch_bytes),
+                              .output = output_});
 }
 
 // Results of the received rows [begin.rows, end.rows), in the wire's dtype, to `destination`.
@@ -80,17 +79,17 @@ void ExpertSide::submit_results(const RowCounts& begin, const RowCounts& end, st
   if (context_->return_mode == ReturnMode::kPerPair) {
     const Tensor indices(term_indices_.i32() + begin.pairs, DType::kInt32, {num_pairs});
     context_->ops().gather_rows(
-        *context_->stream, {output_, indices, Tensor(destination, wire, {num_pairs, context_->shape.hidden})});
+        *context_->stream,
+        {output_, indices, Tensor(destination, wire, {num_pairs, context_->shape.hidden})});
     return;
   }
   context_->ops().weighted_sum(
-      *context_->stream,
-      {.input = output_,
-       .offsets = Tensor(term_offsets_.i32() + begin.rows, DType::kInt32, {num_rows + 1}),
-       .indices = term_indices_,
-       .weights = term_weights_,
-       .initial = {},
-       .output = Tensor(destination, wire, {num_rows, context_->shape.hidden})});
+      *context_->stream, {.input = output_,
+                          .offsets = Tensor(term_offsets_.i32() + begin.rows, DType::kInt32, {num_rows + 1}),
+                          .indices = term_indices_,
+                          .weights = term_weights_,
+                          .initial = {},
+                          .output = Tensor(destination, wire, {num_rows, context_->shape.hidden})});
 }
 
 }  // namespace aurora

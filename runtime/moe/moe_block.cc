@@ -97,8 +97,7 @@ bool MoeBlock::submit_packing() {
 // All counts are there: lay out the messages and make room for what comes.
 void MoeBlock::use_counts() {
   count_matrix_ = counts_.matrix();
-  messages_ =
-      lay_out_messages(count_matrix_, context_.self.rank, context_.layout, context_.return_mode);
+  messages_ = lay_out_messages(count_matrix_, context_.self.rank, context_.layout, context_.return_mode);
   received_ = experts_.reserve_received(messages_);
   returned_ = tokens_.reserve_returned(messages_);
 }

@@ -64,11 +64,30 @@ void for_each_tensor(GatherRowsArgs& args, const Use& use) {
   for (Tensor* tensor : {&args.input, &args.indices, &args.output}) use(*tensor);
 }
 template <class Use>
+void for_each_tensor(AssignRowsArgs& args, const Use& use) {
+  for (Tensor* tensor :
+       {&args.expert_ids, &args.weights, &args.replicas.offsets, &args.replicas.ranks, &args.replicas.bounds,
+        &args.replicas.slots, &args.scratch, &args.counts, &args.row_offsets, &args.row_tokens, &args.headers,
+        &args.term_offsets, &args.term_indices}) {
+    use(*tensor);
+  }
+}
+template <class Use>
 void for_each_tensor(PackRowsArgs& args, const Use& use) {
   const auto num_words = static_cast<std::int64_t>(args.row_bytes / 2) * args.indices.dim(0);
   Tensor output(args.output, DType::kBFloat16, {num_words});
-  for (Tensor* tensor : {&args.input, &args.indices, &output}) use(*tensor);
+  for (Tensor* tensor : {&args.input, &args.indices, &args.headers, &args.row_offsets, &output}) use(*tensor);
   args.output = output.bytes();
+}
+template <class Use>
+void for_each_tensor(GroupRowsArgs& args, const Use& use) {
+  const auto num_words = static_cast<std::int64_t>(args.row_bytes / 2) * args.num_rows;
+  Tensor rows(const_cast<std::byte*>(args.rows), DType::kBFloat16, {num_words});
+  for (Tensor* tensor : {&rows, &args.local_index, &args.scratch, &args.row_indices, &args.term_offsets,
+                         &args.term_indices, &args.term_weights}) {
+    use(*tensor);
+  }
+  args.rows = rows.bytes();
 }
 template <class Use>
 void for_each_tensor(WeightedSumArgs& args, const Use& use) {

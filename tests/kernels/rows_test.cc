@@ -1,4 +1,4 @@
-// embed, gather_rows, pack_rows, weighted_sum.
+// embed, gather_rows, weighted_sum.
 #include <cstring>
 
 #include "tests/kernels/kernel_fixture.h"
@@ -84,69 +84,6 @@ TEST_P(GatherRows, AnIndexOutOfRangeIsNamed) {
     device().run(&Ops::gather_rows,
                  GatherRowsArgs{view(input, {2, 4}), view(indices, {2}), view(output, {2, 4})});
   });
-}
-
-class PackRows : public OnEveryBackend {};
-INSTANTIATE_TEST_SUITE_P(Backends, PackRows, testing::ValuesIn(every_way()), variant_name);
-
-TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
-  Random random(43);
-  for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
-    for (const std::int64_t width : {1, 5, 16, 20}) {
-      const std::int64_t num_rows = 7;
-      const std::size_t payload = static_cast<std::size_t>(width) * dtype_bytes(wire);
-      const std::size_t header_offset = payload + 2 * dtype_bytes(wire);
-      const std::size_t row_bytes = header_offset + 12 + 4;
-      std::vector<float> input = random.normals(4 * width);
-      std::vector<std::int32_t> indices = random.indices(num_rows, 4);
-      std::vector<std::int32_t> headers = random.indices(num_rows * 3, 1000);
-      const std::vector<std::int32_t> expected_headers = headers;
-      std::vector<std::byte> output(row_bytes * num_rows, std::byte{0xee});
-      device().submit(&Ops::pack_rows, PackRowsArgs{.input = view(input, {4, width}),
-                                                    .indices = view(indices, {num_rows}),
-                                                    .headers = std::as_bytes(std::span(headers)),
-                                                    .header_offset = header_offset,
-                                                    .row_bytes = row_bytes,
-                                                    .wire_dtype = wire,
-                                                    .output = output.data()});
-      headers.assign(headers.size(), -1);  // the span was copied at submission
-      device().finish();
-      for (std::size_t row = 0; row < static_cast<std::size_t>(num_rows); ++row) {
-        const std::byte* packed = output.data() + row * row_bytes;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(width); ++i) {
-          const float value =
-              input[static_cast<std::size_t>(indices[row]) * static_cast<std::size_t>(width) + i];
-          if (wire == DType::kFloat32) {
-            EXPECT_EQ(std::memcmp(packed + i * 4, &value, 4), 0);
-          } else {
-            const std::uint16_t narrow = float_to_bfloat16(value);
-            EXPECT_EQ(std::memcmp(packed + i * 2, &narrow, 2), 0);
-          }
-        }
-        EXPECT_EQ(std::memcmp(packed + header_offset, expected_headers.data() + row * 3, 12), 0);
-        for (std::size_t i = payload; i < header_offset; ++i) EXPECT_EQ(packed[i], std::byte{0xee});
-        for (std::size_t i = header_offset + 12; i < row_bytes; ++i) EXPECT_EQ(packed[i], std::byte{0xee});
-      }
-    }
-  }
-}
-
-TEST_P(PackRows, AHeaderThatDoesNotFitIsRefused) {
-  std::vector<float> input(16);
-  std::vector<std::int32_t> indices{0, 1};
-  std::vector<std::byte> headers(8);
-  std::vector<std::byte> output(256);
-  PackRowsArgs args{.input = view(input, {4, 4}),
-                    .indices = view(indices, {2}),
-                    .headers = headers,
-                    .header_offset = 16,
-                    .row_bytes = 16,
-                    .wire_dtype = DType::kFloat32,
-                    .output = output.data()};
-  expect_error(ErrorKind::kInternal, "row_bytes is too small", [&] { device().run(&Ops::pack_rows, args); });
-  args.row_bytes = 32;
-  args.header_offset = 12;
-  expect_error(ErrorKind::kInternal, "overlaps the payload", [&] { device().run(&Ops::pack_rows, args); });
 }
 
 // A combine of random shape: each row has from 0 to 5 terms.

@@ -195,7 +195,7 @@ TEST(OneToOneRounds, KeepEverySidesOrderAndNeedNoMoreRoundsThanTheList) {
       in_rounds.insert(in_rounds.end(), round.transfers.begin(), round.transfers.end());
     }
     for (int rank = 0; rank < num_ranks; ++rank) {
-      const auto side = [&](const std::vector<Transfer>& transfers, GpuId Transfer::* end) {
+      const auto side = [&](const std::vector<Transfer>& transfers, GpuId Transfer::*end) {
         std::vector<Transfer> own;
         std::ranges::copy_if(transfers, std::back_inserter(own),
                              [&](const Transfer& transfer) { return (transfer.*end).value == rank; });

@@ -181,7 +181,8 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
   result.expert_ids.resize(static_cast<std::size_t>(num_tokens * kShape.top_k));
   for (int i = 0; i < num_blocks; ++i) {
     result.residual = tokens.residual;
-    block.begin({0, &weights, &store, Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
+    block.begin({0, &weights, &store,
+                 Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
                  Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
                  tokens.given_ids, result.expert_ids});
     finish(block, *stream, transport);
@@ -222,8 +223,7 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
       given = test::random_expert_ids(num_tokens, kShape.num_experts, kShape.top_k, own);
     const std::vector<float> before =
         random_values(input.size(), 77U + static_cast<std::uint32_t>(transport.rank()), 1.0F);
-    const RankResult result =
-        run_blocks(parameters, transport, world, placement, {input, before, given}, 2);
+    const RankResult result = run_blocks(parameters, transport, world, placement, {input, before, given}, 2);
     const std::vector<float>& after = result.residual;
     if (parameters.replayed) {
       EXPECT_EQ(result.expert_ids, given);
@@ -312,7 +312,8 @@ INSTANTIATE_TEST_SUITE_P(Transports, MoeBlockDeterministic, ::testing::Bool(), [
 TEST(MoeBlockStatistics, CountBytesAndTime) {
   World world;
   LayerPlacement placement;
-  for (int expert = 0; expert < kShape.num_experts; ++expert) placement.experts.push_back({{GpuId{expert / 3}, 1.0}});
+  for (int expert = 0; expert < kShape.num_experts; ++expert)
+    placement.experts.push_back({{GpuId{expert / 3}, 1.0}});
   for (const bool stream_ordered : {false, true}) {
     run_ranks(2, stream_ordered, [&](Transport& transport) {
       constexpr int kNumTokens = 4;
