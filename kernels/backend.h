@@ -13,10 +13,13 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include "kernels/dtype.h"
 #include "kernels/error.h"
 
 namespace aurora {
@@ -85,6 +88,14 @@ class Stream {
   virtual void synchronize(Deadline deadline) = 0;
 };
 
+/// What a device has left. Ranks whose devices have one name share the memory.
+struct DeviceMemory {
+  std::string name;  // unique among all machines
+  std::int64_t free_bytes = 0;
+  std::int64_t total_bytes = 0;     // 0: unknown, so nothing can be said about what fits
+  std::int64_t overhead_bytes = 0;  // that the backend itself takes on first use, by process and device
+};
+
 class Ops;  // ops.h
 
 class Backend {
@@ -93,6 +104,8 @@ class Backend {
 
   /// "cpu" or "cuda".
   virtual std::string_view name() const = 0;
+  /// Whether weights and activations may be of this type ("compute dtype" in ops.h).
+  virtual bool computes(DType dtype) const = 0;
   /// Throws kOutOfMemory naming the bytes asked for. Zero bytes give an empty buffer.
   virtual Buffer allocate(std::size_t size_bytes, MemorySpace space) = 0;
   virtual std::unique_ptr<Stream> create_stream() = 0;
@@ -104,6 +117,8 @@ class Backend {
   virtual double seconds_between(Event& start, Event& end) = 0;
   /// Copies between any two places that this backend or the host owns.
   virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
+  /// Memory of kind kDevice.
+  virtual DeviceMemory memory() const = 0;
   /// The operations; lives as long as the backend.
   virtual const Ops& ops() const = 0;
 };

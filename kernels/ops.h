@@ -1,7 +1,9 @@
 // The operations that a Mixture-of-Experts decoder is made of, one method each, implemented once per backend.
 //
 // Conventions. Tensors are dense and row-major; shapes are given as [rows, columns]. "compute dtype" is
-// float32 on the CPU. Index tensors are int32. All operations accept zero rows and then touch nothing. An
+// float32 on the CPU, float32 or bfloat16 on a GPU, where weights and the input of a product agree in it and
+// outputs may be float32; sums are float32 everywhere, and so are router logits, sampling logits, cosine and
+// sine. Index tensors are int32. All operations accept zero rows and then touch nothing. An
 // operation is submitted to a stream and reads its arguments' memory when it runs, so that memory must stay
 // alive and unchanged until an event after it is complete. Spans inside an Args struct are host memory and
 // are copied at submission.

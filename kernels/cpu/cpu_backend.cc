@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
   }
 
   std::string_view name() const override { return "cpu"; }
+  bool computes(DType dtype) const override { return dtype == DType::kFloat32; }
 
   Buffer allocate(std::size_t size_bytes, MemorySpace) override {
     if (size_bytes == 0) return {};
@@ -52,6 +53,9 @@ class CpuBackend final : public Backend {
     cpu::cpu_stream(stream).submit(
         [destination, source, size_bytes] { std::memmove(destination, source, size_bytes); });
   }
+
+  /// Unknown: what the host can give depends on all its processes, and pages count when they are touched.
+  DeviceMemory memory() const override { return {}; }
 
   const Ops& ops() const override { return ops_; }
 

@@ -13,10 +13,10 @@ void check_cuda(cudaError_t status, std::string_view what, std::source_location 
 
 void check_cublas(cublasStatus_t status, std::string_view what, std::source_location where) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(ErrorKind::kDevice,
-              std::string(what) + ": " + cublasGetStatusName(status) + " (" + cublasGetStatusString(status) +
-                  ")",
-              where);
+  throw Error(
+      ErrorKind::kDevice,
+      std::string(what) + ": " + cublasGetStatusName(status) + " (" + cublasGetStatusString(status) + ")",
+      where);
 }
 
 }  // namespace aurora::cuda

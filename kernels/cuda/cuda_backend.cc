@@ -27,6 +27,22 @@ void refuse_missing_device(int device) {
   }
 }
 
+/// Beside what is allocated through `allocate`: cuBLAS workspaces, split attention's partial results, kernels
+/// that the driver loads on first use. Seen with nvidia-smi to be some hundred megabytes.
+constexpr std::int64_t kOverheadBytes = std::int64_t{512} << 20;
+
+/// The first four bytes of a GPU's UUID, as nvidia-smi prints them: "GPU-1a2b3c4d".
+std::string identity_text(const cudaUUID_t& identity) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text = "GPU-";
+  for (int i = 0; i < 4; ++i) {
+    const auto byte = static_cast<unsigned char>(identity.bytes[i]);
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendOptions& options) : device_(options.device), ops_(options.deterministic) {
@@ -35,6 +51,7 @@ class CudaBackend final : public Backend {
   }
 
   std::string_view name() const override { return "cuda"; }
+  bool computes(DType dtype) const override { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
 
   Buffer allocate(std::size_t size_bytes, MemorySpace space) override {
     if (size_bytes == 0) return {};
@@ -72,6 +89,19 @@ class CudaBackend final : public Backend {
     check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault,
                                cuda::cuda_stream(stream).handle()),
                "cudaMemcpyAsync");
+  }
+
+  DeviceMemory memory() const override {
+    enter_device();
+    std::size_t free_bytes = 0;
+    std::size_t total_bytes = 0;
+    check_cuda(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+    cudaDeviceProp properties;
+    check_cuda(cudaGetDeviceProperties(&properties, device_), "cudaGetDeviceProperties");
+    return {.name = std::string(properties.name) + " " + identity_text(properties.uuid),
+            .free_bytes = static_cast<std::int64_t>(free_bytes),
+            .total_bytes = static_cast<std::int64_t>(total_bytes),
+            .overhead_bytes = kOverheadBytes};
   }
 
   const Ops& ops() const override { return ops_; }

@@ -72,6 +72,7 @@ CudaStream::~CudaStream() {
     cudaFreeHost(block->host);
     cudaFree(block->device);
   }
+  cudaFree(scratch_);
   cublasDestroy(blas_);
   cudaStreamDestroy(stream_);
 }
@@ -95,6 +96,18 @@ void CudaStream::synchronize(Deadline deadline) {
 }
 
 void CudaStream::enter_device() const { check_cuda(cudaSetDevice(device_), "cudaSetDevice"); }
+
+std::byte* CudaStream::scratch(std::size_t size_bytes) {
+  if (size_bytes <= scratch_bytes_) return scratch_;
+  cudaFree(scratch_);  // waits for the work that uses it
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
+  void* memory = nullptr;
+  check_cuda(cudaMalloc(&memory, size_bytes), "scratch of " + std::to_string(size_bytes) + " bytes");
+  scratch_ = static_cast<std::byte*>(memory);
+  scratch_bytes_ = size_bytes;
+  return scratch_;
+}
 
 StagingBlock& CudaStream::take_block(std::size_t size_bytes) {
   for (const auto& block : blocks_) {

@@ -60,6 +60,9 @@ class CudaStream final : public Stream {
   cublasHandle_t blas() const { return blas_; }
   /// Makes the stream's device the calling thread's: each thread starts with device 0.
   void enter_device() const;
+  /// Device memory for one operation's intermediate results, until the next operation asks; grows, and is
+  /// kept.
+  std::byte* scratch(std::size_t size_bytes);
   FaultSink faults() const { return fault_->sink(); }
 
  private:
@@ -72,6 +75,8 @@ class CudaStream final : public Stream {
   cublasHandle_t blas_ = nullptr;
   std::shared_ptr<DeviceFault> fault_;
   std::vector<std::unique_ptr<StagingBlock>> blocks_;
+  std::byte* scratch_ = nullptr;
+  std::size_t scratch_bytes_ = 0;
 };
 
 /// A host array copied to the device for the work that is submitted while this object lives.

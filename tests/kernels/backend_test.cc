@@ -74,6 +74,39 @@ TEST_P(BackendMemory, MoreMemoryThanThereIsNamesTheBytesAndLeavesTheBackendUsabl
   EXPECT_EQ(values, (std::vector<float>{2, 4}));
 }
 
+TEST_P(BackendMemory, ABadIndexIsReportedOnceAndTheNextOperationRuns) {
+  std::vector<float> table{1, 2, 3, 4}, output(2);
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    std::vector<std::int32_t> ids{2};
+    expect_error(ErrorKind::kInternal, "token_ids[0] is 2", [&] {
+      device().run(&Ops::embed, EmbedArgs{view(table, {2, 2}), view(ids, {1}), view(output, {1, 2})});
+    });
+    ids[0] = 1;
+    device().run(&Ops::embed, EmbedArgs{view(table, {2, 2}), view(ids, {1}), view(output, {1, 2})});
+    EXPECT_EQ(output, (std::vector<float>{3, 4}));
+  }
+}
+
+TEST_P(BackendMemory, OneStreamStartsAfterTheEventOfAnother) {
+  constexpr std::size_t kCount = 1 << 20;
+  Backend& backend = device().backend();
+  const std::unique_ptr<Stream> second = backend.create_stream();
+  const std::unique_ptr<Event> copied = backend.create_event(), done = backend.create_event();
+  EXPECT_TRUE(copied->is_complete());  // never recorded
+  const Buffer place = backend.allocate(kCount * sizeof(float), MemorySpace::kDevice);
+  const Tensor values(place.data(), DType::kFloat32, {kCount});
+  const std::vector<float> ones(kCount, 1.0F);
+  std::vector<float> result(kCount);
+  backend.copy(device().stream(), place.data(), ones.data(), kCount * sizeof(float));
+  device().stream().record(*copied);
+  second->wait(*copied);
+  for (int doubling = 0; doubling < 3; ++doubling) backend.ops().add(*second, {values, values});
+  backend.copy(*second, result.data(), place.data(), kCount * sizeof(float));
+  second->record(*done);
+  done->wait(soon());
+  EXPECT_EQ(result, std::vector<float>(kCount, 8.0F));
+}
+
 TEST(Backend, AMovedBufferReleasesItsMemoryOnce) {
   static int num_released = 0;
   num_released = 0;

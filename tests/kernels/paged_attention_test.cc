@@ -193,6 +193,40 @@ TEST_P(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside)
   }
 }
 
+// Long contexts may be cut into parts that are merged: by the formula, and alone to the bit as in a batch.
+TEST_P(PagedAttention, LongContextsAreRightAndTheSameAloneAsInABatch) {
+  Random random(66);
+  for (const Shape& shape : {Shape{4, 1, 20, 16}, Shape{2, 2, 130, 16}}) {
+    World world(random, shape, {530, 256, 257});
+    const std::int64_t row = shape.num_heads * shape.width;
+    for (const std::int32_t window : {0, 300}) {
+      Queries all;
+      for (const std::int32_t position : {0, 31, 32, 255, 256, 257, 400, 511, 512, 529}) {
+        for (std::int32_t sequence = 0; sequence < 3; ++sequence) {
+          if (position >= std::int32_t{sequence == 0 ? 530 : 255 + sequence}) continue;
+          all.sequences.push_back(sequence);
+          all.positions.push_back(position);
+        }
+      }
+      const auto num_tokens = static_cast<std::int64_t>(all.positions.size());
+      all.query = random.normals(num_tokens * row);
+      const std::vector<float> together = attend(device(), world, all, 0.3F, window);
+      for (std::int64_t token = 0; token < num_tokens; ++token) {
+        const auto at = static_cast<std::size_t>(token);
+        const auto begin = all.query.begin() + token * row;
+        Queries alone{{all.sequences[at]}, {all.positions[at]}, {begin, begin + row}};
+        const std::vector<float> output = attend(device(), world, alone, 0.3F, window);
+        EXPECT_TRUE(std::equal(output.begin(), output.end(), together.begin() + token * row))
+            << "sequence " << all.sequences[at] << " position " << all.positions[at];
+        for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+          check_head(world, alone.query.data() + head * shape.width, output.data() + head * shape.width,
+                     all.sequences[at], all.positions[at], head, 0.3F, window);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(PagedAttention, ExtremeScoresGiveNoNaN) {
   Random random(64);
   World world(random, {1, 1, 16, 4}, {20});

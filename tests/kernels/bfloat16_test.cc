@@ -1,0 +1,324 @@
+// Bfloat16 weights and activations, which GPUs compute with: each operation against the CPU's in float32 on
+// the same numbers. A bfloat16 result is rounded once, so it may differ by half a unit in its last place and
+// by what two float32 evaluations may differ.
+#include <algorithm>
+#include <array>
+
+#include "tests/kernels/kernel_fixture.h"
+
+namespace aurora::kernel_test {
+namespace {
+
+constexpr double kBfloat16Roundoff = 0x1p-9;
+
+using Narrow = std::vector<std::uint16_t>;
+
+/// Random numbers that bfloat16 holds exactly, in both types.
+struct Exact {
+  Narrow narrow;
+  std::vector<float> wide;
+
+  Exact(Random& random, std::int64_t count)
+      : narrow(to_bfloat16(random.normals(count))), wide(from_bfloat16(narrow)) {}
+};
+
+/// What rounding to bfloat16 and `relative` errors of two float32 evaluations of sums of `magnitude` allow.
+double bound(double value, double magnitude, double relative) {
+  return kBfloat16Roundoff * (std::fabs(value) + relative * magnitude) + 2 * relative * magnitude + 0x1p-126;
+}
+
+/// The tests need a backend that computes in bfloat16; every build has the CPU, which does not.
+class Bfloat16 : public OnEveryBackend {
+ protected:
+  void SetUp() override {
+    OnEveryBackend::SetUp();
+    if (IsSkipped()) return;
+    if (!device().backend().computes(DType::kBFloat16))
+      GTEST_SKIP() << "this backend computes in float32 only";
+  }
+  Device cpu_;
+};
+INSTANTIATE_TEST_SUITE_P(Backends, Bfloat16, testing::ValuesIn(every_gemm()), variant_name);
+
+struct Shape {
+  std::int64_t rows, width;
+};
+const Shape kShapes[] = {{0, 8}, {1, 1}, {1, 64}, {2, 7}, {5, 129}, {33, 256}};
+
+TEST_P(Bfloat16, RmsNormReadsBothTypesAndRoundsOnce) {
+  Random random(121);
+  for (const auto& [rows, width] : kShapes) {
+    Exact x(random, rows * width), weight(random, width);
+    std::vector<float> expected(x.wide.size());
+    cpu_.run(&Ops::rms_norm, RmsNormArgs{view(x.wide, {rows, width}), view(weight.wide, {width}), 1e-6F,
+                                         view(expected, {rows, width})});
+    for (const bool is_wide : {false, true}) {
+      Narrow output(x.narrow.size());
+      const Tensor input = is_wide ? view(x.wide, {rows, width}) : view(x.narrow, {rows, width});
+      device().run(&Ops::rms_norm,
+                   RmsNormArgs{input, view(weight.narrow, {width}), 1e-6F, view(output, {rows, width})});
+      for (std::size_t i = 0; i < output.size(); ++i) {
+        const auto value = static_cast<double>(expected[i]);
+        ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(output[i])) - value),
+                  bound(value, std::fabs(value), gamma(width + 8)));
+      }
+    }
+  }
+}
+
+// One product with all combinations of output type, bias and accumulation.
+void check_linear(Device& device, Random& random, std::int64_t m, std::int64_t k, std::int64_t n) {
+  Exact x(random, m * k), weight(random, n * k), bias(random, n), before(random, m * n);
+  for (const bool has_bias : {false, true}) {
+    for (const bool accumulate : {false, true}) {
+      std::vector<float> wide = before.wide;
+      Narrow narrow = before.narrow;
+      for (const Tensor& output : {view(wide, {m, n}), view(narrow, {m, n})}) {
+        device.run(&Ops::linear, LinearArgs{.input = view(x.narrow, {m, k}),
+                                            .weight = view(weight.narrow, {n, k}),
+                                            .bias = has_bias ? view(bias.narrow, {n}) : Tensor(),
+                                            .output = output,
+                                            .accumulate = accumulate});
+      }
+      for (std::int64_t at = 0; at < m * n; ++at) {
+        const auto i = static_cast<std::size_t>(at);
+        double sum = (has_bias ? static_cast<double>(bias.wide[i % static_cast<std::size_t>(n)]) : 0.0) +
+                     (accumulate ? static_cast<double>(before.wide[i]) : 0.0);
+        const double start = sum;
+        double magnitude = (has_bias ? 1.0 : 0.0) *
+                               std::fabs(static_cast<double>(bias.wide[i % static_cast<std::size_t>(n)])) +
+                           std::fabs(static_cast<double>(before.wide[i]));
+        for (std::int64_t j = 0; j < k; ++j) {
+          const double product = static_cast<double>(x.wide[static_cast<std::size_t>(at / n * k + j)]) *
+                                 static_cast<double>(weight.wide[static_cast<std::size_t>(at % n * k + j)]);
+          sum += product;
+          magnitude += std::fabs(product);
+        }
+        ASSERT_LE(std::fabs(static_cast<double>(wide[i]) - sum), gamma(k + 2) * magnitude) << m << " " << k;
+        // The bias is rounded into the output before the product is added to it.
+        ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(narrow[i])) - sum),
+                  bound(sum, magnitude, gamma(k + 2)) + kBfloat16Roundoff * std::fabs(start))
+            << m << " " << k << " " << n;
+      }
+    }
+  }
+}
+
+TEST_P(Bfloat16, LinearEqualsTheNaiveSum) {
+  Random random(122);
+  for (const std::int64_t m : {0, 1, 3, 64, 65}) {
+    for (const std::int64_t k : {1, 16, 33, 200}) {
+      for (const std::int64_t n : {1, 8, 67}) check_linear(device(), random, m, k, n);
+    }
+  }
+}
+
+TEST_P(Bfloat16, RopeRotatesAndRoundsOnce) {
+  Random random(123);
+  const std::int64_t tokens = 5, heads = 3, half = 20, positions = 9;
+  Exact x(random, tokens * heads * 2 * half);
+  std::vector<float> cosine = random.normals(positions * half), sine = random.normals(positions * half);
+  std::vector<std::int32_t> at = random.indices(tokens, positions);
+  const std::vector<float> before = x.wide;
+  const auto args = [&](const Tensor& rotated) {
+    return RopeArgs{rotated, view(at, {tokens}), view(cosine, {positions, half}),
+                    view(sine, {positions, half})};
+  };
+  cpu_.run(&Ops::rope, args(view(x.wide, {tokens, heads, 2 * half})));
+  device().run(&Ops::rope, args(view(x.narrow, {tokens, heads, 2 * half})));
+  double largest = 0;
+  for (const std::vector<float>& values : {before, cosine, sine}) {
+    for (const float value : values) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+  }
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const auto value = static_cast<double>(x.wide[i]);
+    ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(x.narrow[i])) - value),
+              bound(value, 2 * largest * largest, gamma(2)));
+  }
+}
+
+TEST_P(Bfloat16, ElementwiseOperationsRoundOnce) {
+  Random random(124);
+  for (const auto& [rows, width] : kShapes) {
+    const std::int64_t count = rows * width;
+    Exact a(random, count), b(random, count), gates(random, rows);
+    std::vector<float> sum = b.wide, gated = b.wide, activated(a.wide.size()), clamped = a.wide;
+    Narrow narrow_sum = b.narrow, narrow_gated = b.narrow, narrow_activated(a.narrow.size()),
+           narrow_clamped = a.narrow;
+    cpu_.run(&Ops::add, AddArgs{view(a.wide, {count}), view(sum, {count})});
+    device().run(&Ops::add, AddArgs{view(a.narrow, {count}), view(narrow_sum, {count})});
+    cpu_.run(&Ops::silu_multiply,
+             SiluMultiplyArgs{view(a.wide, {count}), view(b.wide, {count}), view(activated, {count})});
+    device().run(&Ops::silu_multiply, SiluMultiplyArgs{view(a.narrow, {count}), view(b.narrow, {count}),
+                                                       view(narrow_activated, {count})});
+    cpu_.run(&Ops::sigmoid_gated_add,
+             SigmoidGatedAddArgs{view(a.wide, {rows, width}), view(gates.wide, {rows}),
+                                 view(gated, {rows, width})});
+    device().run(&Ops::sigmoid_gated_add,
+                 SigmoidGatedAddArgs{view(a.narrow, {rows, width}), view(gates.narrow, {rows}),
+                                     view(narrow_gated, {rows, width})});
+    cpu_.run(&Ops::clamp, ClampArgs{view(clamped, {count}), 0.5F});
+    device().run(&Ops::clamp, ClampArgs{view(narrow_clamped, {count}), 0.5F});
+    EXPECT_EQ(narrow_clamped, to_bfloat16(clamped));
+    EXPECT_EQ(narrow_sum, to_bfloat16(sum));
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      const double terms =
+          std::fabs(static_cast<double>(a.wide[i])) + std::fabs(static_cast<double>(b.wide[i]));
+      const auto near = [&](std::uint16_t narrow, float wide) {
+        return std::fabs(static_cast<double>(bfloat16_to_float(narrow)) - static_cast<double>(wide)) <=
+               bound(static_cast<double>(wide), terms, 12 * kUnitRoundoff);
+      };
+      ASSERT_TRUE(near(narrow_gated[i], gated[i])) << i;
+      ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(narrow_activated[i])) -
+                          static_cast<double>(activated[i])),
+                bound(static_cast<double>(activated[i]), std::fabs(static_cast<double>(activated[i])),
+                      12 * kUnitRoundoff));
+    }
+  }
+}
+
+TEST_P(Bfloat16, KeysAndValuesAreStoredToTheBit) {
+  Random random(125);
+  Exact key(random, 3 * 14), value(random, 3 * 14);
+  Narrow key_cache(6 * 14), value_cache(6 * 14);
+  std::vector<std::int32_t> slots{5, 0, 2};
+  device().run(&Ops::append_kv,
+               AppendKvArgs{view(key.narrow, {3, 2, 7}), view(value.narrow, {3, 2, 7}), view(slots, {3}),
+                            view(key_cache, {2, 3, 2, 7}), view(value_cache, {2, 3, 2, 7})});
+  for (std::size_t token = 0; token < 3; ++token) {
+    const auto from = static_cast<std::ptrdiff_t>(token * 14), to = std::ptrdiff_t{slots[token]} * 14;
+    EXPECT_TRUE(
+        std::equal(key.narrow.begin() + from, key.narrow.begin() + from + 14, key_cache.begin() + to));
+    EXPECT_TRUE(
+        std::equal(value.narrow.begin() + from, value.narrow.begin() + from + 14, value_cache.begin() + to));
+  }
+}
+
+// One sequence whose tokens are all queried; blocks in descending order.
+TEST_P(Bfloat16, AttentionEqualsTheCpus) {
+  Random random(126);
+  const std::int64_t block = 16, length = 300, blocks = (length + block - 1) / block;
+  std::vector<std::int32_t> table, sequences(static_cast<std::size_t>(length)), positions;
+  for (std::int64_t b = blocks; b-- > 0;) table.push_back(static_cast<std::int32_t>(b));
+  for (std::int32_t p = 0; p < length; ++p) positions.push_back(p);
+  for (const auto& [heads, kv_heads, width] :
+       std::vector<std::array<std::int64_t, 3>>{{8, 1, 64}, {4, 4, 128}, {2, 1, 20}, {16, 2, 256}}) {
+    Exact query(random, length * heads * width), keys(random, blocks * block * kv_heads * width),
+        values(random, blocks * block * kv_heads * width);
+    std::vector<float> expected(query.wide.size());
+    Narrow output(query.narrow.size());
+    const float scale = 1 / std::sqrt(static_cast<float>(width));
+    const auto args = [&](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
+      return PagedAttentionArgs{.query = q,
+                                .key_cache = k,
+                                .value_cache = v,
+                                .block_tables = view(table, {1, blocks}),
+                                .sequence_index = view(sequences, {length}),
+                                .positions = view(positions, {length}),
+                                .scale = scale,
+                                .output = out};
+    };
+    const std::initializer_list<std::int64_t> tokens{length, heads, width},
+        cache{blocks, block, kv_heads, width};
+    cpu_.run(&Ops::paged_attention, args(view(query.wide, tokens), view(keys.wide, cache),
+                                         view(values.wide, cache), view(expected, tokens)));
+    device().run(&Ops::paged_attention, args(view(query.narrow, tokens), view(keys.narrow, cache),
+                                             view(values.narrow, cache), view(output, tokens)));
+    double largest_key = 0, largest_query = 0, largest_value = 0;
+    for (const float x : keys.wide) largest_key = std::max(largest_key, std::fabs(static_cast<double>(x)));
+    for (const float x : query.wide)
+      largest_query = std::max(largest_query, std::fabs(static_cast<double>(x)));
+    for (const float x : values.wide)
+      largest_value = std::max(largest_value, std::fabs(static_cast<double>(x)));
+    // A score is off by at most this, and a weight by its exponential; the sums add their own roundings.
+    const double score_error = gamma(width + 3) * static_cast<double>(width) * largest_key * largest_query *
+                               static_cast<double>(scale);
+    const double relative = std::expm1(2 * score_error) + gamma(2 * length + 20);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto value = static_cast<double>(expected[i]);
+      ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(output[i])) - value),
+                bound(value, largest_value, relative))
+          << "width " << width << " at " << i;
+    }
+  }
+}
+
+// The network in double with the roundings that bfloat16 gate, up and output may add.
+void check_expert(const std::array<Exact*, 3>& weights, std::int64_t hidden, std::int64_t inner,
+                  const float* x, const std::uint16_t* y) {
+  const auto& [gate, up, down] = weights;
+  std::vector<double> activation, error;
+  for (std::int64_t i = 0; i < inner; ++i) {
+    double g = 0, u = 0, g_magnitude = 0, u_magnitude = 0;
+    for (std::int64_t j = 0; j < hidden; ++j) {
+      const auto at = static_cast<std::size_t>(i * hidden + j);
+      g += static_cast<double>(gate->wide[at]) * static_cast<double>(x[j]);
+      u += static_cast<double>(up->wide[at]) * static_cast<double>(x[j]);
+      g_magnitude += std::fabs(static_cast<double>(gate->wide[at]) * static_cast<double>(x[j]));
+      u_magnitude += std::fabs(static_cast<double>(up->wide[at]) * static_cast<double>(x[j]));
+    }
+    const double g_error = bound(g, g_magnitude, gamma(hidden));
+    const double u_error = bound(u, u_magnitude, gamma(hidden));
+    const double silu = g / (1 + std::exp(-g));
+    activation.push_back(silu * u);
+    // |silu'| <= 1.1; the product is rounded to bfloat16 again.
+    const double before = 1.1 * g_error * (std::fabs(u) + u_error) + std::fabs(silu) * u_error;
+    error.push_back(before + bound(silu * u, std::fabs(silu * u) + before, 10 * kUnitRoundoff) +
+                    kBfloat16Roundoff * before);
+  }
+  for (std::int64_t column = 0; column < hidden; ++column) {
+    double exact = 0, magnitude = 0, inherited = 0;
+    for (std::int64_t i = 0; i < inner; ++i) {
+      const auto weight = static_cast<double>(down->wide[static_cast<std::size_t>(column * inner + i)]);
+      const auto at = static_cast<std::size_t>(i);
+      exact += weight * activation[at];
+      inherited += std::fabs(weight) * error[at];
+      magnitude += std::fabs(weight) * (std::fabs(activation[at]) + error[at]);
+    }
+    ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(y[column])) - exact),
+              inherited + bound(std::fabs(exact) + inherited, magnitude, gamma(inner)));
+  }
+}
+
+TEST_P(Bfloat16, ExpertsEqualTheNetworkForAwkwardGroups) {
+  Random random(127);
+  const std::int64_t hidden = 36, inner = 20, num_input_rows = 7;
+  for (const std::vector<std::int32_t>& rows : {std::vector<std::int32_t>{1}, {0, 3, 0, 65}, {0, 0, 40, 0}}) {
+    std::vector<std::array<Exact, 3>> experts;
+    std::vector<ExpertWeights> weights;
+    for (std::size_t e = 0; e < rows.size(); ++e) {
+      const std::int64_t size = inner * hidden;
+      experts.push_back({Exact(random, size), Exact(random, size), Exact(random, size)});
+    }
+    for (auto& [gate, up, down] : experts) {
+      weights.push_back({view(gate.narrow, {inner, hidden}), view(up.narrow, {inner, hidden}),
+                         view(down.narrow, {hidden, inner})});
+    }
+    std::vector<std::int32_t> offsets{0};
+    for (const std::int32_t count : rows) offsets.push_back(offsets.back() + count);
+    const std::int64_t num_rows = offsets.back();
+    Exact input(random, num_input_rows * hidden);
+    std::vector<std::int32_t> indices = random.indices(num_rows, num_input_rows);
+    std::vector<float> scratch(device().ops().expert_ffn_scratch_bytes(num_rows, hidden, inner) /
+                               sizeof(float));
+    Narrow output(static_cast<std::size_t>(num_rows * hidden));
+    device().run(&Ops::expert_ffn,
+                 ExpertFfnArgs{.input = view(input.narrow, {num_input_rows, hidden}),
+                               .row_indices = view(indices, {num_rows}),
+                               .expert_offsets = offsets,
+                               .experts = weights,
+                               .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                               .output = view(output, {num_rows, hidden})});
+    for (std::size_t e = 0; e < rows.size(); ++e) {
+      auto& [gate, up, down] = experts[e];
+      for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
+        check_expert({&gate, &up, &down}, hidden, inner,
+                     input.wide.data() + indices[static_cast<std::size_t>(p)] * hidden,
+                     output.data() + p * hidden);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace aurora::kernel_test
