@@ -101,7 +101,7 @@ int run(const std::vector<std::string>& arguments, const Environment& environmen
     return kExitAnswered;
   }
   start_logging({command.options.log_level, command.options.quiet});
-  const Resolved choice = resolve_transport(command.options, available_backends(), launched);
+  const Resolved choice = resolve_transport(command.options, offered_backends(), launched);
   install_interrupt_handlers(kInterruptGrace);
   return choice.name == "threads" ? run_on_threads(command, choice) : run_on_mpi(command, choice);
 }

@@ -51,20 +51,21 @@ std::vector<double> tokens_of_layer(const PlannedModel& model, std::size_t layer
 }
 
 void append_memory(std::string& text, const PlannedModel& model, const ModelPlacement& placement,
-                   int num_ranks) {
-  text += fmt::format("  {:>4}  {:>14}  {:>14}  {:>12}  {:>10}\n", "rank", "shared weights", "expert weights",
-                      "KV cache", "sum (MiB)");
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    const RankMemory memory = rank_memory(model, placement, GpuId{rank});
-    const double sum = memory.shared_weight_bytes + memory.expert_weight_bytes + memory.kv_cache_bytes;
-    text += fmt::format("  {:>4}  {:>14.1f}  {:>14.1f}  {:>12.1f}  {:>10.1f}\n", rank,
-                        memory.shared_weight_bytes / kMebibyte, memory.expert_weight_bytes / kMebibyte,
-                        memory.kv_cache_bytes / kMebibyte, sum / kMebibyte);
+                   const MemoryTerms& terms) {
+  text += fmt::format("  {:>4}  {:>14}  {:>14}  {:>12}  {:>12}  {:>10}\n", "rank", "shared weights",
+                      "expert weights", "KV cache", "workspaces", "sum (MiB)");
+  const auto mebibytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / kMebibyte; };
+  for (int rank = 0; rank < terms.num_ranks; ++rank) {
+    const ModelMemory memory = model_memory(model.options, model.config, placement, GpuId{rank}, terms);
+    text += fmt::format("  {:>4}  {:>14.1f}  {:>14.1f}  {:>12.1f}  {:>12.1f}  {:>10.1f}\n", rank,
+                        mebibytes(memory.shared_weight_bytes), mebibytes(memory.expert_weight_bytes),
+                        mebibytes(memory.kv_cache_bytes), mebibytes(memory.workspace_bytes),
+                        mebibytes(memory.sum()));
   }
 }
 
 void append_model(std::string& text, const PlannedModel& model, const ModelPlacement& placement,
-                  int num_ranks) {
+                  const MemoryTerms& terms) {
   text += fmt::format("\n{}: {}, {} MoE layers, {} experts, {} per token, {}; load {}\n", model.options.name,
                       architecture_name(model.config.architecture), placement.layers.size(),
                       model.config.num_experts, model.config.top_k, dtype_name(model.options.dtype),
@@ -73,7 +74,8 @@ void append_model(std::string& text, const PlannedModel& model, const ModelPlace
   std::size_t first = 0;
   std::vector<Row> rows;
   for (std::size_t layer = 0; layer < placement.layers.size(); ++layer) {
-    std::vector<Row> next = layer_rows(placement.layers[layer], num_ranks, tokens_of_layer(model, layer));
+    std::vector<Row> next =
+        layer_rows(placement.layers[layer], terms.num_ranks, tokens_of_layer(model, layer));
     if (layer > 0 && next != rows) {
       append_layers(text, first, layer - 1, rows);
       first = layer;
@@ -81,41 +83,10 @@ void append_model(std::string& text, const PlannedModel& model, const ModelPlace
     rows = std::move(next);
   }
   if (!placement.layers.empty()) append_layers(text, first, placement.layers.size() - 1, rows);
-  append_memory(text, model, placement, num_ranks);
-}
-
-/// Elements of everything but the experts, which each rank holds whole.
-double shared_elements(const ModelConfig& config) {
-  const auto hidden = static_cast<double>(config.hidden);
-  const auto query = static_cast<double>(config.num_heads * config.head_width);
-  const auto key = static_cast<double>(config.num_kv_heads * config.head_width);
-  const double norms = 2 * hidden;
-  double sum =
-      static_cast<double>(config.vocabulary) * hidden * (config.tie_word_embeddings ? 1 : 2) + hidden;
-  sum += static_cast<double>(config.num_layers) * (hidden * (2 * query + 2 * key) + norms);
-  for (const bool is_moe : config.is_moe_layer) {
-    const auto shared = static_cast<double>(config.shared_expert_inner);
-    const double moe = static_cast<double>(config.num_experts) * hidden + 3 * hidden * shared;
-    sum += is_moe ? moe : 3 * hidden * static_cast<double>(config.dense_inner);
-  }
-  return sum;
+  append_memory(text, model, placement, terms);
 }
 
 }  // namespace
-
-RankMemory rank_memory(const PlannedModel& model, const ModelPlacement& placement, GpuId gpu) {
-  const auto element = static_cast<double>(dtype_bytes(model.options.dtype));
-  const double expert_elements =
-      3 * static_cast<double>(model.config.hidden) * static_cast<double>(model.config.expert_inner);
-  RankMemory memory;
-  memory.shared_weight_bytes = shared_elements(model.config) * element;
-  for (const LayerPlacement& layer : placement.layers) {
-    memory.expert_weight_bytes +=
-        static_cast<double>(layer.experts_on(gpu).size()) * expert_elements * element;
-  }
-  memory.kv_cache_bytes = static_cast<double>(model.options.kv_cache_bytes);
-  return memory;
-}
 
 std::vector<double> rank_loads(const LayerPlacement& placement, int num_ranks,
                                const std::vector<double>& expert_tokens) {
@@ -155,14 +126,15 @@ std::string expert_list(const LayerPlacement& placement, GpuId gpu) {
   return text.empty() ? "-" : text;
 }
 
-std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models) {
+std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models,
+                       DType wire_dtype) {
   std::string text =
       fmt::format("Deployment plan: {} ranks, placement {}, order {}, epoch {}\n", plan.num_gpus,
                   plan.placement_policy, order_policy_name(plan.order_policy), plan.epoch);
   for (const PlannedModel& model : models) {
     const ModelPlacement* placement = plan.find(model.options.name);
     check(placement != nullptr, "the plan places every model");
-    append_model(text, model, *placement, plan.num_gpus);
+    append_model(text, model, *placement, {plan.num_gpus, wire_dtype});
   }
   return text;
 }

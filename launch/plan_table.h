@@ -7,6 +7,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/model/model_config.h"
+#include "runtime/rank_memory.h"
 #include "scheduler/plan.h"
 
 namespace aurora {
@@ -19,14 +20,6 @@ struct PlannedModel {
   std::vector<std::vector<double>> expert_tokens;
 };
 
-/// Bytes that one rank needs for one model.
-struct RankMemory {
-  double shared_weight_bytes = 0;  // attention, embeddings, gates, norms: the same on every rank
-  double expert_weight_bytes = 0;  // of the experts that the rank hosts
-  double kv_cache_bytes = 0;
-};
-RankMemory rank_memory(const PlannedModel& model, const ModelPlacement& placement, GpuId gpu);
-
 /// Tokens of each rank over the mean of all ranks, [rank], for a layer whose experts got `expert_tokens`.
 std::vector<double> rank_loads(const LayerPlacement& placement, int num_ranks,
                                const std::vector<double>& expert_tokens);
@@ -35,6 +28,6 @@ std::vector<double> rank_loads(const LayerPlacement& placement, int num_ranks,
 std::string expert_list(const LayerPlacement& placement, GpuId gpu);
 
 /// The whole table, several lines, with a final line end. Neighbouring layers with equal rows are shown once.
-std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models);
+std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models, DType wire_dtype);
 
 }  // namespace aurora

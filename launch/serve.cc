@@ -82,7 +82,7 @@ void open_outputs(const ServeOptions& options, Setup& setup) {
 Setup configured(const CommandLine& command, int rank) {
   const ServeOptions& options = command.options;
   Setup setup;
-  setup.backend = resolve_backend(options.backend, available_backends());
+  setup.backend = resolve_backend(options.backend, offered_backends());
   for (const std::string& file : options.models) setup.models.push_back(read_model_configuration(file));
   check_distinct_names(setup.models);
   apply_overrides(command.overrides, setup.models);
@@ -147,7 +147,7 @@ void write_whole(std::unique_ptr<OutputFile>& file, const std::string& text) {
 
 /// Rank 0, with --check: the lines of the prompts file, and the plan.
 int print_check(Setup& setup, const DeploymentPlan& plan) {
-  std::fputs(plan_table(plan, planned_models(setup)).c_str(), stdout);
+  std::fputs(plan_table(plan, planned_models(setup), setup.engine.wire_dtype).c_str(), stdout);
   std::fflush(stdout);
   BatchFeed* feed = setup.outputs.feed.get();
   if (feed == nullptr) return kExitAnswered;

@@ -300,23 +300,37 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments, const 
   return command;
 }
 
-Resolved resolve_backend(const std::string& wanted, const std::vector<std::string>& available) {
-  if (wanted == "auto") {
-    const bool has_cuda = std::find(available.begin(), available.end(), "cuda") != available.end();
-    if (has_cuda) return {"cuda", "this build has it"};
-    return {"cpu", "this build has no cuda backend"};
+std::vector<BackendOffer> offered_backends() {
+  std::vector<BackendOffer> offers;
+  for (const std::string& name : available_backends()) offers.push_back({name, visible_devices(name)});
+  return offers;
+}
+
+Resolved resolve_backend(const std::string& wanted, const std::vector<BackendOffer>& offers) {
+  std::vector<std::string> names;
+  const BackendOffer* cuda = nullptr;
+  for (const BackendOffer& offer : offers) {
+    names.push_back(offer.name);
+    if (offer.name == "cuda") cuda = &offer;
   }
-  if (std::find(available.begin(), available.end(), wanted) != available.end()) return {wanted, ""};
+  if (wanted == "auto") {
+    if (cuda == nullptr) return {"cpu", "this build has no cuda backend"};
+    const int num_gpus = cuda->devices.num_devices;
+    if (num_gpus == 0) return {"cpu", "no GPU can be used: " + cuda->devices.why_none};
+    return {"cuda", std::to_string(num_gpus) + (num_gpus == 1 ? " GPU is" : " GPUs are") + " visible"};
+  }
+  if (std::find(names.begin(), names.end(), wanted) != names.end()) return {wanted, ""};
   throw Error(ErrorKind::kUnsupported,
-              "--backend " + wanted + ": not in this build, which has: " + joined(available));
+              "--backend " + wanted + ": not in this build, which has: " + joined(names));
 }
 
 namespace {
 
 /// A backend that this build lacks is refused later, by all ranks together.
-bool computes_on_gpus(const std::string& backend, const std::vector<std::string>& available) {
-  const bool has_cuda = std::find(available.begin(), available.end(), "cuda") != available.end();
-  return has_cuda && (backend == "auto" ? resolve_backend(backend, available).name : backend) == "cuda";
+bool computes_on_gpus(const std::string& backend, const std::vector<BackendOffer>& offers) {
+  const bool has_cuda = std::any_of(offers.begin(), offers.end(),
+                                    [](const BackendOffer& offer) { return offer.name == "cuda"; });
+  return has_cuda && (backend == "auto" ? resolve_backend(backend, offers).name : backend) == "cuda";
 }
 
 void refuse_staging(const std::string& transport, int num_ranks) {
@@ -326,10 +340,10 @@ void refuse_staging(const std::string& transport, int num_ranks) {
 
 }  // namespace
 
-Resolved resolve_transport(const ServeOptions& options, const std::vector<std::string>& backends,
+Resolved resolve_transport(const ServeOptions& options, const std::vector<BackendOffer>& offers,
                            const LaunchedProcess& launched) {
   const std::string& wanted = options.transport;
-  const bool is_on_gpus = computes_on_gpus(options.backend, backends);
+  const bool is_on_gpus = computes_on_gpus(options.backend, offers);
   if (wanted == "auto" && launched.is_under_mpi) {
     if (is_on_gpus && launched.num_processes > 1) return {"nccl", "several MPI ranks compute on GPUs"};
     return {"mpi", "started by an MPI launcher"};
@@ -356,12 +370,12 @@ LaunchedProcess launched_process(const Environment& environment) {
       const std::optional<int> found = number_variable(environment, name);
       if (!found) continue;
       number = *found;
-      launched.is_under_mpi = true;
-      return;
+      return true;
     }
+    return false;
   };
-  first_number(kRanks, launched.rank);
-  first_number(kSizes, launched.num_processes);
+  launched.is_under_mpi = first_number(kRanks, launched.rank);
+  launched.is_under_mpi |= first_number(kSizes, launched.num_processes);
   return launched;
 }
 

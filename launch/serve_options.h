@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/backend_registry.h"
 #include "launch/config.h"
 #include "launch/field.h"
 #include "runtime/engine.h"
@@ -55,6 +56,14 @@ enum class CommandAction : std::uint8_t {
   kPrint,  // print `text` on standard output and leave with 0 (--help, --version)
 };
 
+/// What the variables of an MPI launcher (Open MPI, or MPICH and others through PMI or PMIx) say before MPI
+/// is initialised.
+struct LaunchedProcess {
+  bool is_under_mpi = false;
+  int rank = 0;
+  int num_processes = 1;  // 1 also when the launcher does not say
+};
+
 struct CommandLine {
   CommandAction action = CommandAction::kServe;
   std::string text;
@@ -68,6 +77,8 @@ struct CommandLine {
 /// "NAME=value" lines, as in `environ`.
 using Environment = std::vector<std::string>;
 
+LaunchedProcess launched_process(const Environment& environment);
+
 /// `arguments` without the program's name. Throws Error(kInvalidArgument) naming the flag or variable, what
 /// it takes and what was found; an unknown flag names the nearest known one.
 CommandLine parse_command_line(const std::vector<std::string>& arguments, const Environment& environment);
@@ -78,22 +89,22 @@ struct Resolved {
   std::string why;
 };
 
-/// Turns "auto" into a name and refuses, with kUnsupported and the list of what is there, what this build
-/// lacks.
-Resolved resolve_backend(const std::string& wanted, const std::vector<std::string>& available);
-/// What the variables of an MPI launcher (Open MPI, or MPICH and others through PMI or PMIx) say before MPI
-/// is initialised.
-struct LaunchedProcess {
-  bool is_under_mpi = false;
-  int rank = 0;
-  int num_processes = 1;  // 1 also when the launcher does not say
+/// A backend of this build and the devices that it finds here.
+struct BackendOffer {
+  std::string name;
+  DeviceCount devices;
 };
-LaunchedProcess launched_process(const Environment& environment);
+/// All of them, in the order of the registry.
+std::vector<BackendOffer> offered_backends();
 
-/// `launched` is what the MPI launcher said about this process, `backends` what this build has. Threads are
-/// refused when it started several processes: each would do the whole work. Several ranks that compute on
-/// GPUs need NCCL: "auto" takes it, and other transports are refused.
-Resolved resolve_transport(const ServeOptions& options, const std::vector<std::string>& backends,
+/// Turns "auto" into a name, cuda where a GPU can be used, and refuses, with kUnsupported and the list of
+/// what is there, what this build lacks.
+Resolved resolve_backend(const std::string& wanted, const std::vector<BackendOffer>& offers);
+
+/// `launched` is what the MPI launcher said about this process. Threads are refused when it started several
+/// processes: each would do the whole work. Several ranks that compute on GPUs need NCCL: "auto" takes it,
+/// and other transports are refused.
+Resolved resolve_transport(const ServeOptions& options, const std::vector<BackendOffer>& offers,
                            const LaunchedProcess& launched);
 
 /// The engine's options out of the run's and the models'. Throws Error(kInvalidArgument) for settings that

@@ -13,7 +13,9 @@
 #include "runtime/executor/step_executor.h"
 #include "runtime/executor/trace.h"
 #include "runtime/plan_io/plan_file.h"
+#include "runtime/rank_memory.h"
 #include "runtime/request_assigner.h"
+#include "runtime/serialization.h"
 #include "runtime/transport/clock_offset.h"
 #include "runtime/transport/wait.h"
 
@@ -31,13 +33,17 @@ constexpr std::chrono::seconds kHeartbeat{1};
 /// slow.
 constexpr std::chrono::minutes kLoadTimeout{30};
 
-void check_options(const EngineOptions& options) {
+void check_options(const EngineOptions& options, const Backend& backend) {
   const auto refuse = [](const std::string& text) { throw Error(ErrorKind::kInvalidArgument, text); };
   if (options.models.empty()) refuse("no model is given; at least one is needed");
   std::set<std::string> names;
   for (const ModelOptions& model : options.models) {
     if (!names.insert(model.name).second) {
       refuse("two models are named \"" + model.name + "\"; give one another name in its configuration file");
+    }
+    if (!backend.computes(model.dtype)) {
+      refuse("model " + model.name + ": dtype " + std::string(dtype_name(model.dtype)) +
+             " is not computed by the " + std::string(backend.name()) + " backend; use float32");
     }
   }
   if (options.wire_dtype != DType::kFloat32 && options.wire_dtype != DType::kBFloat16) {
@@ -57,6 +63,7 @@ struct Engine::State {
   void start();
   void open_models();
   void make_plan();
+  void check_memory();
   void load_models();
 
   StepCommand next_command(RequestAssigner& assigner, Clock::time_point& last_command);
@@ -79,7 +86,7 @@ struct Engine::State {
 };
 
 void Engine::State::open_models() {
-  check_options(options);
+  check_options(options, *backend);
   std::int64_t num_experts = 0;
   for (const ModelOptions& model : options.models) {
     models.push_back(std::make_unique<ServedModel>(model));
@@ -99,6 +106,7 @@ void Engine::State::start() {
   make_plan();
   trace = std::make_unique<TraceRecorder>(models.size(), options.record_trace ? kTraceCapacity : 0);
   totals.resize(models.size());
+  check_memory();
   if (options.check_only) return;
   agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(); });
   clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
@@ -112,6 +120,35 @@ void Engine::State::make_plan() {
   const auto bytes = broadcast(*transport, 0, std::as_bytes(std::span<const char>(text)), kPlanTag,
                                deadline(), "deployment plan from rank 0");
   plan = parse_plan({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "plan from rank 0");
+}
+
+/// Ranks may share a device, so every rank learns what all of them need before any takes memory.
+void Engine::State::check_memory() {
+  const MemoryTerms terms{transport->num_ranks(), options.wire_dtype};
+  const auto needs_of = [&](int rank, DeviceMemory device) {
+    RankMemory needs{std::move(device), {}};
+    for (const auto& model : models) {
+      const ModelPlacement* placement = plan.find(model->options().name);
+      check(placement != nullptr, "the plan places every model");
+      needs.models.push_back(model_memory(model->options(), model->config(), *placement, GpuId{rank}, terms));
+    }
+    return needs;
+  };
+  DeviceMemory own;
+  agree(*transport, options.timeout, "reading free memory", [&] { own = backend->memory(); });
+  std::vector<RankMemory> ranks;
+  for (int rank = 0; rank < transport->num_ranks(); ++rank) {
+    ByteWriter writer;
+    if (rank == transport->rank()) serialize(own, writer);
+    const auto bytes =
+        broadcast(*transport, rank, writer.bytes(), kMemoryTag, deadline(), "free memory of a rank");
+    ByteReader reader(bytes);
+    ranks.push_back(needs_of(rank, read_device_memory(reader)));
+  }
+  agree(*transport, options.timeout, "planning memory", [&] {
+    const std::optional<std::string> shortage = memory_shortage(ranks, transport->rank());
+    if (shortage) throw Error(ErrorKind::kOutOfMemory, *shortage);
+  });
 }
 
 void Engine::State::load_models() {

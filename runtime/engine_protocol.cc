@@ -61,6 +61,22 @@ RequestProgress read_progress(ByteReader& reader) {
 
 }  // namespace
 
+void serialize(const DeviceMemory& memory, ByteWriter& writer) {
+  writer.write(memory.name);
+  writer.write(memory.free_bytes);
+  writer.write(memory.total_bytes);
+  writer.write(memory.overhead_bytes);
+}
+
+DeviceMemory read_device_memory(ByteReader& reader) {
+  DeviceMemory memory;
+  memory.name = reader.read_string();
+  memory.free_bytes = reader.read<std::int64_t>();
+  memory.total_bytes = reader.read<std::int64_t>();
+  memory.overhead_bytes = reader.read<std::int64_t>();
+  return memory;
+}
+
 void serialize(const StepCommand& command, ByteWriter& writer) {
   writer.write(command.kind);
   writer.write(command.active_models);

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "runtime/executor/request_batcher.h"
 #include "runtime/moe/moe_block.h"
 #include "runtime/serialization.h"
@@ -23,6 +24,7 @@ enum ControlTag : std::uint32_t {
   kReplyTag,
   kReportTag,
   kClockTag,
+  kMemoryTag,
   kFirstExchangeTag = 16,
 };
 
@@ -46,6 +48,8 @@ struct StepReply {
   std::vector<ExchangeStatistics> exchanges;           // [model]
 };
 
+void serialize(const DeviceMemory& memory, ByteWriter& writer);
+DeviceMemory read_device_memory(ByteReader& reader);
 void serialize(const StepCommand& command, ByteWriter& writer);
 StepCommand read_step_command(ByteReader& reader);
 void serialize(const StepReply& reply, ByteWriter& writer);

@@ -12,6 +12,23 @@ std::optional<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
 
 }  // namespace
 
+KvCacheShape planned_cache(const ModelOptions& options, const ModelConfig& config) {
+  KvCacheShape shape{.num_layers = config.num_layers,
+                     .num_blocks = 0,
+                     .block_tokens = options.kv_block_tokens,
+                     .num_kv_heads = config.num_kv_heads,
+                     .head_width = config.head_width,
+                     .dtype = options.dtype};
+  // More blocks than all running requests can fill would never be used.
+  const std::int64_t longest = options.max_sequence_tokens > 0
+                                   ? std::min(options.max_sequence_tokens, config.max_positions)
+                                   : config.max_positions;
+  const std::int64_t useful =
+      options.max_batch_requests * ((longest + shape.block_tokens - 1) / shape.block_tokens);
+  shape.num_blocks = std::min(options.kv_cache_bytes / shape.block_bytes(), useful);
+  return shape;
+}
+
 ServedModel::ServedModel(const ModelOptions& options)
     : options_(options),
       config_(read_model_config(options.checkpoint)),
@@ -28,24 +45,7 @@ ServedModel::ServedModel(const ModelOptions& options)
 
 ServedModel::~ServedModel() = default;
 
-KvCacheShape ServedModel::cache_shape() const {
-  KvCacheShape shape{.num_layers = config_.num_layers,
-                     .num_blocks = 0,
-                     .block_tokens = options_.kv_block_tokens,
-                     .num_kv_heads = config_.num_kv_heads,
-                     .head_width = config_.head_width,
-                     .dtype = DType::kFloat32};
-  // More blocks than all running requests can fill would never be used.
-  const std::int64_t longest = options_.max_sequence_tokens > 0
-                                   ? std::min(options_.max_sequence_tokens, config_.max_positions)
-                                   : config_.max_positions;
-  const std::int64_t useful =
-      options_.max_batch_requests * ((longest + shape.block_tokens - 1) / shape.block_tokens);
-  shape.num_blocks = std::min(options_.kv_cache_bytes / shape.block_bytes(), useful);
-  return shape;
-}
-
-std::int64_t ServedModel::num_cache_blocks() const { return cache_shape().num_blocks; }
+std::int64_t ServedModel::num_cache_blocks() const { return planned_cache(options_, config_).num_blocks; }
 
 std::int64_t ServedModel::max_sequence_tokens() const {
   std::int64_t limit = std::min(config_.max_positions, num_cache_blocks() * options_.kv_block_tokens);
@@ -63,10 +63,6 @@ void ServedModel::check_limits() const {
   require_positive("max_batch_tokens", options_.max_batch_tokens);
   require_positive("max_batch_requests", options_.max_batch_requests);
   require_positive("kv_block_tokens", options_.kv_block_tokens);
-  if (options_.dtype != DType::kFloat32) {
-    refuse("dtype " + std::string(dtype_name(options_.dtype)) +
-           " is not computed by the cpu backend; use float32");
-  }
   if (options_.max_batch_requests > options_.max_batch_tokens) {
     refuse("max_batch_requests (" + std::to_string(options_.max_batch_requests) +
            ") exceeds max_batch_tokens (" + std::to_string(options_.max_batch_tokens) +
@@ -76,7 +72,7 @@ void ServedModel::check_limits() const {
     refuse("max_sequence_tokens is " + std::to_string(options_.max_sequence_tokens) + ", the model allows " +
            std::to_string(config_.max_positions));
   }
-  const KvCacheShape shape = cache_shape();
+  const KvCacheShape shape = planned_cache(options_, config_);
   if (shape.num_blocks < 1) {
     refuse("the key/value cache of " + std::to_string(options_.kv_cache_bytes) +
            " bytes holds no block; one block of " + std::to_string(shape.block_tokens) + " tokens takes " +
@@ -95,7 +91,7 @@ void ServedModel::load(const ModelPlacement& placement, const MoeSettings& setti
                                            backend);
   experts_->prepare(placement_, {transport.rank(), transport.num_ranks()});
   experts_->commit();
-  cache_ = std::make_unique<KvCache>(cache_shape(), backend);
+  cache_ = std::make_unique<KvCache>(planned_cache(options_, config_), backend);
   decoder_ = std::make_unique<Decoder>(
       config_, *weights_, *cache_, make_rope_table(config_.rope, config_.head_width, max_sequence_tokens()),
       backend, *stream_);

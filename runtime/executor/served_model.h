@@ -28,6 +28,9 @@
 
 namespace aurora {
 
+/// The cache that a model gets: as many blocks as its bytes hold, and no more than its requests can fill.
+KvCacheShape planned_cache(const ModelOptions& options, const ModelConfig& config);
+
 class ServedModel {
  public:
   /// Reads and checks config.json, tensor names and shapes, tokenizer.json and limits. Throws Error naming
@@ -69,7 +72,6 @@ class ServedModel {
   const RoutingReplay* replay() const { return replay_ ? &*replay_ : nullptr; }
 
  private:
-  KvCacheShape cache_shape() const;
   void check_limits() const;
 
   ModelOptions options_;

@@ -11,6 +11,7 @@ Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const 
       cache_(&cache),
       stream_(&stream),
       ops_(&backend.ops()),
+      dtype_(weights.embedding.dtype()),
       token_space_(backend),
       position_space_(backend),
       slot_space_(backend),
@@ -26,6 +27,7 @@ Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const 
       gate_space_(backend),
       up_space_(backend),
       output_space_(backend),
+      head_input_space_(backend),
       logits_space_(backend) {
   const std::size_t bytes = rope.cosine.size() * sizeof(float);
   rope_memory_ = backend.allocate(2 * bytes, MemorySpace::kDevice);
@@ -46,11 +48,11 @@ void Decoder::begin(const StepBatch& batch) {
   const Tensor blocks = block_space_.upload(*stream_, batch.block_tables);
   block_tables_ = Tensor(blocks.bytes(), DType::kInt32, {batch.num_sequences, batch.max_blocks});
   residual_ = residual_space_.tensor(DType::kFloat32, tokens, config_->hidden);
-  normalized_ = normalized_space_.tensor(DType::kFloat32, tokens, config_->hidden);
-  query_ = query_space_.tensor(DType::kFloat32, tokens, config_->num_heads * config_->head_width);
-  key_ = key_space_.tensor(DType::kFloat32, tokens, config_->num_kv_heads * config_->head_width);
-  value_ = value_space_.tensor(DType::kFloat32, tokens, config_->num_kv_heads * config_->head_width);
-  attended_ = attended_space_.tensor(DType::kFloat32, tokens, config_->num_heads * config_->head_width);
+  normalized_ = normalized_space_.tensor(dtype_, tokens, config_->hidden);
+  query_ = query_space_.tensor(dtype_, tokens, config_->num_heads * config_->head_width);
+  key_ = key_space_.tensor(dtype_, tokens, config_->num_kv_heads * config_->head_width);
+  value_ = value_space_.tensor(dtype_, tokens, config_->num_kv_heads * config_->head_width);
+  attended_ = attended_space_.tensor(dtype_, tokens, config_->num_heads * config_->head_width);
   ops_->embed(*stream_, {weights_->embedding, token_ids, residual_});
 }
 
@@ -77,7 +79,7 @@ void Decoder::normalize_heads(const DecoderLayerWeights& layer) {
     // A norm over each head is a norm over the rows of [num_tokens * heads, head_width].
     const bool per_head = config_->query_key_norm == QueryKeyNorm::kPerHead;
     const auto rows_of = [&](const Tensor& projected) {
-      return per_head ? Tensor(projected.bytes(), DType::kFloat32,
+      return per_head ? Tensor(projected.bytes(), dtype_,
                                {projected.num_elements() / config_->head_width, config_->head_width})
                       : projected;
     };
@@ -93,7 +95,7 @@ void Decoder::normalize_heads(const DecoderLayerWeights& layer) {
 
 void Decoder::rotate_and_attend(std::int64_t layer_index) {
   const auto heads_of = [&](const Tensor& projected, std::int64_t num_heads) {
-    return Tensor(projected.bytes(), DType::kFloat32, {batch_->num_tokens(), num_heads, config_->head_width});
+    return Tensor(projected.bytes(), dtype_, {batch_->num_tokens(), num_heads, config_->head_width});
   };
   const Tensor query = heads_of(query_, config_->num_heads);
   const Tensor key = heads_of(key_, config_->num_kv_heads);
@@ -114,8 +116,8 @@ void Decoder::rotate_and_attend(std::int64_t layer_index) {
 
 void Decoder::dense_ffn(std::int64_t layer_index) {
   const ExpertWeights& ffn = weights_->layers[layer_index].dense;
-  const Tensor gate = gate_space_.tensor(DType::kFloat32, batch_->num_tokens(), config_->dense_inner);
-  const Tensor up = up_space_.tensor(DType::kFloat32, batch_->num_tokens(), config_->dense_inner);
+  const Tensor gate = gate_space_.tensor(dtype_, batch_->num_tokens(), config_->dense_inner);
+  const Tensor up = up_space_.tensor(dtype_, batch_->num_tokens(), config_->dense_inner);
   ops_->linear(*stream_, {normalized_, ffn.gate, {}, gate});
   ops_->linear(*stream_, {normalized_, ffn.up, {}, up});
   ops_->silu_multiply(*stream_, {gate, up, gate});
@@ -127,8 +129,10 @@ Tensor Decoder::head() {
   const Tensor rows = output_space_.tensor(DType::kFloat32, outputs, config_->hidden);
   const Tensor logits = logits_space_.tensor(DType::kFloat32, outputs, config_->vocabulary);
   ops_->gather_rows(*stream_, {residual_, output_row_space_.upload(*stream_, batch_->output_rows), rows});
-  ops_->rms_norm(*stream_, {rows, weights_->final_norm, static_cast<float>(config_->rms_norm_epsilon), rows});
-  ops_->linear(*stream_, {rows, weights_->head, {}, logits});
+  const Tensor head_input = head_input_space_.tensor(dtype_, outputs, config_->hidden);
+  ops_->rms_norm(*stream_,
+                 {rows, weights_->final_norm, static_cast<float>(config_->rms_norm_epsilon), head_input});
+  ops_->linear(*stream_, {head_input, weights_->head, {}, logits});
   return logits;
 }
 

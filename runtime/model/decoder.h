@@ -2,7 +2,12 @@
 // next.
 //
 // A step is `begin`, then per layer `attend` followed by `dense_ffn` or by a MoE block of the caller's over
-// `normalized` and `residual`, then `head`. Everything is submitted to one stream; nothing waits.
+// `normalized` and `residual`, then `head`. Everything is submitted to one stream; nothing waits, and nothing
+// here reads or writes device memory on the host.
+//
+// Dtypes: weights, cache and what enters a matrix product are of the compute dtype, the weights' own. The
+// residual stream is float32 whatever that is, so that the sums of many layers are rounded once each and not
+// twice; so are the logits.
 #pragma once
 
 #include <cstdint>
@@ -45,12 +50,12 @@ class Decoder {
   void attend(std::int64_t layer);
   /// FFN of a layer that is not MoE.
   void dense_ffn(std::int64_t layer);
-  /// Logits of the wanted rows: [num_outputs, vocabulary].
+  /// Logits of the wanted rows: [num_outputs, vocabulary] float32.
   Tensor head();
 
-  /// Input of the FFN or MoE block: [num_tokens, hidden].
+  /// Input of the FFN or MoE block: [num_tokens, hidden], compute dtype.
   Tensor normalized() const { return normalized_; }
-  /// Residual stream, to which the FFN or MoE block adds its output: [num_tokens, hidden].
+  /// Residual stream, to which the FFN or MoE block adds its output: [num_tokens, hidden] float32.
   Tensor residual() const { return residual_; }
 
  private:
@@ -63,6 +68,7 @@ class Decoder {
   const KvCache* cache_;
   Stream* stream_;
   const Ops* ops_;
+  DType dtype_;  // compute dtype
   Buffer rope_memory_;
   Tensor cosine_, sine_;  // [max_positions, head_width / 2]
 
@@ -71,7 +77,7 @@ class Decoder {
   Tensor residual_, normalized_, query_, key_, value_, attended_;
   Workspace token_space_, position_space_, slot_space_, sequence_space_, block_space_, output_row_space_;
   Workspace residual_space_, normalized_space_, query_space_, key_space_, value_space_, attended_space_;
-  Workspace gate_space_, up_space_, output_space_, logits_space_;
+  Workspace gate_space_, up_space_, output_space_, head_input_space_, logits_space_;
 };
 
 }  // namespace aurora

@@ -206,6 +206,17 @@ ExpertLoader make_expert_loader(const ModelConfig& config, const Checkpoint& che
   };
 }
 
+std::int64_t num_shared_elements(const ModelConfig& config) {
+  std::int64_t elements = 0;
+  SharedTensors names_only;
+  names_only.layers.resize(static_cast<std::size_t>(config.num_layers));
+  visit_shared_tensors(config, names_only,
+                       [&](const std::string&, Tensor&, std::int64_t rows, std::int64_t columns) {
+                         elements += rows * (columns == 0 ? 1 : columns);
+                       });
+  return elements;
+}
+
 std::int64_t expert_bytes(const ModelConfig& config, DType dtype) {
   return 3 * config.expert_inner * config.hidden * static_cast<std::int64_t>(dtype_bytes(dtype));
 }

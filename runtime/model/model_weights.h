@@ -57,6 +57,9 @@ void check_checkpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 ExpertLoader make_expert_loader(const ModelConfig& config, const Checkpoint& checkpoint, DType dtype,
                                 Backend& backend);
 
+/// Elements of everything but the routed experts.
+std::int64_t num_shared_elements(const ModelConfig& config);
+
 /// Bytes of one routed expert's weights.
 std::int64_t expert_bytes(const ModelConfig& config, DType dtype);
 

@@ -64,7 +64,7 @@ INTERNAL_INCLUDES = [
     # The programs stand on the engine's door and on what they must choose before there is an engine: a backend, a
     # transport, the files to read. They see neither kernels nor layers.
     ("launch/**", ["launch/**", "scheduler/*", "runtime/engine.h", "runtime/agreement.h", "runtime/plan_io/*",
-                   "runtime/transport/transport*.h", "runtime/transport/thread_transport.h",
+                   "runtime/rank_memory.h", "runtime/transport/transport*.h", "runtime/transport/thread_transport.h",
                    "runtime/transport/mpi_session.h", "runtime/transport/mpi_transport.h", "runtime/transport/wait.h",
                    "runtime/model/tokenizer.h", "runtime/model/model_config.h", "kernels/error.h", "kernels/dtype.h",
                    "kernels/backend.h", "kernels/backend_registry.h"] + ENGINE_VOCABULARY),

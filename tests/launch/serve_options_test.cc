@@ -171,13 +171,22 @@ TEST(ServeOptions, HelpAndVersionArePrintedAndListEverything) {
 }
 
 TEST(ServeOptions, AutoSaysWhatItChoseAndAMissingChoiceSaysWhatIsThere) {
-  EXPECT_EQ(resolve_backend("auto", {"cpu"}).name, "cpu");
-  EXPECT_NE(resolve_backend("auto", {"cpu"}).why, "");
-  EXPECT_EQ(resolve_backend("auto", {"cpu", "cuda"}).name, "cuda");
-  EXPECT_EQ(resolve_backend("cpu", {"cpu"}).why, "");
-  EXPECT_EQ(thrown_text([] { resolve_backend("cuda", {"cpu"}); }),
+  const BackendOffer cpu{"cpu", {.num_devices = 1, .why_none = {}}};
+  const BackendOffer two_gpus{"cuda", {.num_devices = 2, .why_none = {}}};
+  const BackendOffer no_gpu{"cuda", {.num_devices = 0, .why_none = "no driver"}};
+  EXPECT_EQ(resolve_backend("auto", {cpu}).name, "cpu");
+  EXPECT_NE(resolve_backend("auto", {cpu}).why, "");
+  EXPECT_EQ(resolve_backend("auto", {cpu, two_gpus}).name, "cuda");
+  EXPECT_EQ(resolve_backend("auto", {cpu, two_gpus}).why, "2 GPUs are visible");
+  EXPECT_EQ(resolve_backend("auto", {cpu, no_gpu}).name, "cpu");
+  EXPECT_EQ(resolve_backend("auto", {cpu, no_gpu}).why, "no GPU can be used: no driver");
+  EXPECT_EQ(resolve_backend("cuda", {cpu, no_gpu}).name, "cuda");  // refused when it is created
+  EXPECT_EQ(resolve_backend("cpu", {cpu}).why, "");
+  EXPECT_EQ(thrown_text([&] { resolve_backend("cuda", {cpu}); }),
             "unsupported: --backend cuda: not in this build, which has: cpu");
 }
+
+BackendOffer offer(const std::string& name, int num_devices) { return {name, {num_devices, "none"}}; }
 
 std::string transport_for(const std::string& wanted, const std::string& backend,
                           const LaunchedProcess& launched, std::int64_t num_threads = 0) {
@@ -185,7 +194,7 @@ std::string transport_for(const std::string& wanted, const std::string& backend,
   options.transport = wanted;
   options.backend = backend;
   options.ranks = num_threads;
-  return resolve_transport(options, {"cpu", "cuda"}, launched).name;
+  return resolve_transport(options, {offer("cpu", 1), offer("cuda", 2)}, launched).name;
 }
 
 TEST(ServeOptions, TheTransportFollowsLauncherAndBackend) {
@@ -200,7 +209,9 @@ TEST(ServeOptions, TheTransportFollowsLauncherAndBackend) {
   EXPECT_EQ(transport_for("mpi", "cpu", one_of_four), "mpi");
   ServeOptions options;
   options.backend = "cuda";
-  EXPECT_EQ(resolve_transport(options, {"cpu"}, one_of_four).name, "mpi");  // the backend is refused later
+  EXPECT_EQ(resolve_transport(options, {offer("cpu", 1)}, one_of_four).name, "mpi");  // refused later
+  options.backend = "auto";
+  EXPECT_EQ(resolve_transport(options, {offer("cpu", 1), offer("cuda", 0)}, one_of_four).name, "mpi");
 }
 
 TEST(ServeOptions, SeveralRanksOnGpusAreRefusedWithoutNccl) {
