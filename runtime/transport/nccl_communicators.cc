@@ -33,12 +33,12 @@ std::string version_text(int version) {
 struct CudaRelease {
   void operator()(void* memory) const { cudaFree(memory); }
 };
-using DeviceMemory = std::unique_ptr<void, CudaRelease>;
+using CudaMemory = std::unique_ptr<void, CudaRelease>;
 
-DeviceMemory allocate(std::size_t size_bytes) {
+CudaMemory allocate(std::size_t size_bytes) {
   void* memory = nullptr;
   check_cuda(cudaMalloc(&memory, size_bytes), "device memory for the first exchange of all pairs");
-  return DeviceMemory(memory);
+  return CudaMemory(memory);
 }
 
 }  // namespace
@@ -86,7 +86,7 @@ void NcclCommunicators::open_lane(const Args& args, const ncclUniqueId& id, Dead
 void NcclCommunicators::connect_all_pairs(const Args& args, Deadline deadline, const Poll& poll) {
   if (args.num_ranks == 1) return;
   const auto num_ranks = static_cast<std::size_t>(args.num_ranks);
-  const DeviceMemory memory = allocate(2 * num_ranks * kGreetingBytes);
+  const CudaMemory memory = allocate(2 * num_ranks * kGreetingBytes);
   auto* next = static_cast<std::byte*>(memory.get());
   std::vector<Message> messages;
   for (int peer = 0; peer < args.num_ranks; ++peer) {
