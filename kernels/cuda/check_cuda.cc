@@ -6,6 +6,7 @@ namespace aurora::cuda {
 
 void check_cuda(cudaError_t status, std::string_view what, std::source_location where) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would report it as its own
   throw Error(ErrorKind::kDevice,
               std::string(what) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")",
               where);

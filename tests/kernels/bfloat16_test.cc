@@ -9,7 +9,7 @@
 namespace aurora::kernel_test {
 namespace {
 
-constexpr double kBfloat16Roundoff = 0x1p-9;
+constexpr double kBfloat16Roundoff = 0x1p-8;  // eight significant bits, rounded to nearest
 
 using Narrow = std::vector<std::uint16_t>;
 
