@@ -92,14 +92,17 @@ class TransformersSide:
         settings = {"batch": len(prompts), "attention": "sdpa", "cache": "dynamic", "experts": experts, "threads": 8}
         reply = self.worker.ask({"settings": settings, "prompts": prompts, "max_tokens": max_tokens})
         if "error" in reply:
-            fail(f"transformers with experts {experts}: {reply['error']}")
+            print(f"  transformers, batch {len(prompts)}, experts {experts}: {reply['error']}", file=sys.stderr)
+            return float("inf"), []
         return reply["seconds"], reply["tokens"]
 
 
 def measure(run, repeats):
-    """Median seconds and the last tokens; the first run warms up."""
-    results = [run() for _ in range(repeats + 1)]
-    return statistics.median(seconds for seconds, _ in results[1:]), results[-1][1]
+    """Median seconds and the last tokens; the first run warms up. Infinite seconds when that cannot be done."""
+    results = [run()]
+    while len(results) <= repeats and results[0][0] < float("inf"):
+        results.append(run())
+    return statistics.median(seconds for seconds, _ in results[1:] or results), results[-1][1]
 
 
 def agreement(left, right):
@@ -145,6 +148,8 @@ def main():
     for batch in batches:
         count = batch * arguments.max_tokens
         best = min(theirs[batch], key=lambda experts: theirs[batch][experts][0])
+        if theirs[batch][best][0] == float("inf"):
+            fail(f"transformers cannot run a batch of {batch}")
         floor = batch / (decode_step_bytes(config, batch) / arguments.bandwidth)
         row = {"benchmark": "compare_transformers_gpu", "checkpoint": arguments.checkpoint.name, "batch": batch,
                "aurora_tokens_per_second": count / ours[batch][0],
