@@ -96,6 +96,13 @@ struct DeviceMemory {
   std::int64_t overhead_bytes = 0;  // that the backend itself takes on first use, by process and device
 };
 
+/// What a profiler shows of a stretch of the host's work, and of the device's work submitted in it.
+struct RangeLabel {
+  const char* name = "";    // lives as long as the process
+  std::size_t group = 0;    // whose work it is; `name_range_group` names it
+  std::int64_t number = 0;  // which of several alike: the layer
+};
+
 class Ops;  // ops.h
 
 class Backend {
@@ -119,6 +126,10 @@ class Backend {
   virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
   /// Memory of kind kDevice.
   virtual DeviceMemory memory() const = 0;
+  /// Ranges for profilers, nested within a thread. Nothing happens while no profiler looks.
+  virtual void open_range(const RangeLabel& /*label*/) {}
+  virtual void close_range() {}
+  virtual void name_range_group(std::size_t /*group*/, const std::string& /*name*/) {}
   /// The operations; lives as long as the backend.
   virtual const Ops& ops() const = 0;
 };

@@ -5,6 +5,7 @@
 #include "kernels/cuda/check_cuda.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/profiler_ranges.h"
 
 namespace aurora {
 namespace {
@@ -104,6 +105,12 @@ class CudaBackend final : public Backend {
             .overhead_bytes = kOverheadBytes};
   }
 
+  void open_range(const RangeLabel& label) override { ranges_.open(label); }
+  void close_range() override { ranges_.close(); }
+  void name_range_group(std::size_t group, const std::string& name) override {
+    ranges_.name_group(group, name);
+  }
+
   const Ops& ops() const override { return ops_; }
 
  private:
@@ -121,6 +128,7 @@ class CudaBackend final : public Backend {
 
   int device_;
   const cuda::CudaOps ops_;
+  cuda::ProfilerRanges ranges_;
 };
 
 }  // namespace

@@ -27,7 +27,9 @@ void ModelStep::begin() {
 }
 
 void ModelStep::enter_layer() {
-  stage_ = layer_ == model_->config().num_layers ? Stage::kHead : Stage::kAttention;
+  const bool is_head = layer_ == model_->config().num_layers;
+  phases().enter_layer(is_head ? kNoLayer : static_cast<std::int32_t>(layer_));
+  stage_ = is_head ? Stage::kHead : Stage::kAttention;
 }
 
 Phase ModelStep::phase() const {
@@ -48,14 +50,7 @@ Phase ModelStep::phase() const {
 bool ModelStep::advance(SubmissionOrder& order) {
   switch (stage_) {
     case Stage::kAttention:
-      model_->decoder().attend(layer_);
-      if (model_->config().is_moe_layer[layer_]) {
-        begin_moe();
-      } else {
-        model_->decoder().dense_ffn(layer_++);
-        enter_layer();
-      }
-      mark(Phase::kAttention);
+      submit_attention();
       return true;
     case Stage::kMoe:
       return advance_moe(order);
@@ -68,6 +63,18 @@ bool ModelStep::advance(SubmissionOrder& order) {
       break;
   }
   return false;
+}
+
+void ModelStep::submit_attention() {
+  {
+    const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
+    model_->decoder().attend(layer_);
+    if (!model_->config().is_moe_layer[layer_]) model_->decoder().dense_ffn(layer_);
+  }
+  mark(Phase::kAttention);
+  if (model_->config().is_moe_layer[layer_]) return begin_moe();
+  ++layer_;
+  enter_layer();
 }
 
 std::span<std::int32_t> ModelStep::expert_ids(int moe_layer) const {
@@ -107,6 +114,7 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
 }
 
 void ModelStep::submit_head() {
+  const PhaseMarker::Stretch stretch = phases().mark(Phase::kHead);
   const std::int64_t outputs = batch_->num_outputs();
   host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
   if (outputs > 0) {

@@ -42,7 +42,9 @@ class ModelStep {
  private:
   enum class Stage : std::uint8_t { kAttention, kMoe, kHead, kSampling, kDone };
 
+  PhaseMarker& phases() { return model_->moe_block().phases(); }
   void enter_layer();
+  void submit_attention();
   void begin_moe();
   bool advance_moe(SubmissionOrder& order);
   std::span<std::int32_t> expert_ids(int moe_layer) const;

@@ -102,6 +102,7 @@ void ServedModel::load(const ModelPlacement& placement, const MoeSettings& setti
                        .shared_inner = config_.shared_expert_inner,
                        .normalize_top_k = config_.normalize_top_k};
   moe_block_ = std::make_unique<MoeBlock>(shape, settings, transport, backend, *stream_);
+  backend.name_range_group(settings.model_index, options_.name);
   batcher_ =
       std::make_unique<RequestBatcher>(BatchLimits{options_.max_batch_tokens, options_.max_batch_requests},
                                        config_.eos_token_ids, tokenizer(), *cache_);

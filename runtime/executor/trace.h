@@ -20,11 +20,9 @@
 #include <vector>
 
 #include "runtime/moe/phase.h"
+#include "runtime/moe/phase_marker.h"
 
 namespace aurora {
-
-/// For events that belong to no layer: the head.
-inline constexpr std::int32_t kNoLayer = -1;
 
 struct TraceEvent {
   std::int32_t model_index = 0;

@@ -13,6 +13,7 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
                .self = {transport.rank(), transport.num_ranks()},
                .backend = &backend,
                .stream = &stream},
+      phases_(backend, settings.model_index),
       transport_(&transport),
       tokens_(context_),
       experts_(context_),
@@ -48,8 +49,7 @@ bool MoeBlock::advance(SubmissionOrder& order) {
     case Phase::kCombine:
       return finish_combine();
     case Phase::kAggregation:
-      tokens_.submit_aggregation(messages_, input_.residual);
-      enter(Phase::kDone);
+      submit_aggregation();
       return true;
     default:
       return false;
@@ -58,6 +58,7 @@ bool MoeBlock::advance(SubmissionOrder& order) {
 
 // Gate: router logits, top-k, rows; this rank's counts and the expert ids to the host.
 void MoeBlock::submit_gate() {
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
   Stream& stream = *context_.stream;
   tokens_.submit_gate(input_.weights->router, input_.normalized, input_.given_expert_ids);
   tokens_.submit_assignment(*table_);
@@ -78,6 +79,7 @@ bool MoeBlock::finish_gate(SubmissionOrder& order) {
     // While the host waits, so that the device goes on to it without a gap.
     return submit_packing();
   }
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kCounts);
   const std::vector<Message> messages = counts_.messages(context_.self.rank, settings_.first_tag);
   counts_ticket_ = messages.empty() ? Ticket{} : transport_->post(messages);
   order.advance();
@@ -88,6 +90,7 @@ bool MoeBlock::finish_gate(SubmissionOrder& order) {
 /// Once per block; false when it was done before.
 bool MoeBlock::submit_packing() {
   if (is_packed_) return false;
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
   tokens_.submit_packing();
   dispatch_.mark_ready();
   is_packed_ = true;
@@ -111,6 +114,7 @@ bool MoeBlock::finish_counts(SubmissionOrder& order) {
     is_submitted_ = true;
   }
   if (!dispatch_.can_start() || !order.is_turn_of(settings_.model_index)) return false;
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kDispatch);
   const std::size_t row_bytes = context_.layout.row_bytes();
   const std::int64_t pairs = messages_.sent.pairs - messages_.own.pairs;
   statistics_.undeduplicated_bytes += pairs * static_cast<std::int64_t>(row_bytes);
@@ -129,6 +133,7 @@ void MoeBlock::start(Exchange& exchange, const PlannedExchange& planned, const E
 
 bool MoeBlock::finish_dispatch() {
   if (!is_submitted_) {
+    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
     tokens_.submit_own_packing(messages_, received_);
     shared_expert_.submit(*input_.weights, input_.normalized, input_.residual);
     is_submitted_ = true;
@@ -140,6 +145,7 @@ bool MoeBlock::finish_dispatch() {
 
 bool MoeBlock::finish_experts(SubmissionOrder& order) {
   if (!is_submitted_) {
+    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
     const std::vector<std::int32_t> expert_offsets = counts_.expert_offsets(context_.self.rank);
     experts_.submit({.table = table_,
                      .weights = input_.experts->weights(input_.moe_layer),
@@ -150,6 +156,7 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
     is_submitted_ = true;
   }
   if (!combine_.can_start() || !order.is_turn_of(settings_.model_index)) return false;
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kCombine);
   const bool per_pair = settings_.return_mode == ReturnMode::kPerPair;
   const std::size_t result_bytes = context_.layout.return_row_bytes();
   const std::int64_t pairs = messages_.received.pairs - messages_.own.pairs;
@@ -165,6 +172,12 @@ bool MoeBlock::finish_combine() {
   if (!combine_.advance()) return false;
   enter(Phase::kAggregation);
   return true;
+}
+
+void MoeBlock::submit_aggregation() {
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kAggregation);
+  tokens_.submit_aggregation(messages_, input_.residual);
+  enter(Phase::kDone);
 }
 
 ExchangeStatistics MoeBlock::take_statistics() {

@@ -29,6 +29,7 @@
 #include "runtime/moe/expert_store.h"
 #include "runtime/moe/moe_context.h"
 #include "runtime/moe/phase.h"
+#include "runtime/moe/phase_marker.h"
 #include "runtime/moe/shared_expert.h"
 #include "runtime/moe/token_side.h"
 #include "runtime/transport/submission_order.h"
@@ -84,6 +85,8 @@ class MoeBlock {
   bool is_done() const { return phase_ == Phase::kDone; }
   Phase phase() const { return phase_; }
   const RowLayout& row_layout() const { return context_.layout; }
+  /// Marks the block's own work; the caller says which layer it is, and marks what it does around the block.
+  PhaseMarker& phases() { return phases_; }
 
   /// Once done: true when no transfer is under way any more.
   bool is_settled() { return dispatch_.is_settled() && combine_.is_settled(); }
@@ -100,6 +103,7 @@ class MoeBlock {
   bool finish_dispatch();
   bool finish_experts(SubmissionOrder& order);
   bool finish_combine();
+  void submit_aggregation();
 
   void enter(Phase phase);
   void submit_gate();
@@ -109,6 +113,7 @@ class MoeBlock {
 
   MoeSettings settings_;
   MoeContext context_;
+  PhaseMarker phases_;
   Transport* transport_;
 
   Phase phase_ = Phase::kDone;
