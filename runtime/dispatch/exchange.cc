@@ -14,10 +14,10 @@ Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std:
       device_end_(backend.create_timed_event()) {}
 
 void Exchange::mark_ready() {
-  if (!transport_->is_stream_ordered()) compute_->record(*filled_);
+  if (is_driven_by_host()) compute_->record(*filled_);
 }
 
-bool Exchange::can_start() { return transport_->is_stream_ordered() ? is_settled() : filled_->is_complete(); }
+bool Exchange::can_start() { return is_driven_by_host() ? filled_->is_complete() : is_settled(); }
 
 void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
   check(can_start(), "an exchange starts when its buffers are ready and the one before it has ended");

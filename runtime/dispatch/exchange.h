@@ -43,7 +43,7 @@ class Exchange {
   /// Call when the work that fills the send buffer has been submitted.
   void mark_ready();
   /// Whether `start` may be called: not before the exchange before it has ended, and where the host moves the
-  /// bytes not before the send buffer is full.
+  /// bytes not before the send buffer is full. A rank without others need not wait.
   bool can_start();
   /// Posts what can be posted. The buffers must stay in place until `advance` has returned true and the work
   /// that reads them is done.
@@ -66,6 +66,8 @@ class Exchange {
     Ticket ticket;
   };
 
+  /// Whether the host moves bytes, and so must know when they are there.
+  bool is_driven_by_host() const { return !transport_->is_stream_ordered() && transport_->num_ranks() > 1; }
   void fill_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers);
   bool advance_lane(Lane& lane);
   void post_all_on_device();

@@ -38,6 +38,7 @@ TrafficMatrix combine_traffic(const CountMatrix& counts, std::size_t return_row_
 
 PlannedExchange plan_exchange(TrafficMatrix traffic, const ExchangePolicy& policy) {
   PlannedExchange planned;
+  if (traffic.num_gpus() == 1) return {std::move(traffic), {}, 0};
   planned.order = plan_order(policy.order, traffic, policy.options);
   planned.bound_seconds = makespan_bound_us(traffic, policy.options) * 1e-6;
   planned.traffic = std::move(traffic);

@@ -1,23 +1,28 @@
 #include "runtime/model/decoder.h"
 
 #include <cmath>
+#include <cstring>
+#include <span>
 
 namespace aurora {
+namespace {
+
+/// Where the next array of a batch begins, in int32: each at a multiple of 256 bytes.
+std::int64_t next_array(std::int64_t end) { return (end + 63) / 64 * 64; }
+
+}  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const KvCache& cache,
                  const RopeTable& rope, Backend& backend, Stream& stream)
     : config_(&config),
       weights_(&weights),
       cache_(&cache),
+      backend_(&backend),
       stream_(&stream),
       ops_(&backend.ops()),
       dtype_(weights.embedding.dtype()),
-      token_space_(backend),
-      position_space_(backend),
-      slot_space_(backend),
-      sequence_space_(backend),
-      block_space_(backend),
-      output_row_space_(backend),
+      host_batch_space_(backend, MemorySpace::kHost),
+      batch_space_(backend),
       residual_space_(backend),
       normalized_space_(backend),
       query_space_(backend),
@@ -40,20 +45,37 @@ Decoder::Decoder(const ModelConfig& config, const SharedTensors& weights, const 
 
 void Decoder::begin(const StepBatch& batch) {
   batch_ = &batch;
+  upload(batch);
   const std::int64_t tokens = batch.num_tokens();
-  const Tensor token_ids = token_space_.upload(*stream_, batch.token_ids);
-  positions_ = position_space_.upload(*stream_, batch.positions);
-  slots_ = slot_space_.upload(*stream_, batch.slots);
-  sequence_index_ = sequence_space_.upload(*stream_, batch.sequence_index);
-  const Tensor blocks = block_space_.upload(*stream_, batch.block_tables);
-  block_tables_ = Tensor(blocks.bytes(), DType::kInt32, {batch.num_sequences, batch.max_blocks});
   residual_ = residual_space_.tensor(DType::kFloat32, tokens, config_->hidden);
   normalized_ = normalized_space_.tensor(dtype_, tokens, config_->hidden);
   query_ = query_space_.tensor(dtype_, tokens, config_->num_heads * config_->head_width);
   key_ = key_space_.tensor(dtype_, tokens, config_->num_kv_heads * config_->head_width);
   value_ = value_space_.tensor(dtype_, tokens, config_->num_kv_heads * config_->head_width);
   attended_ = attended_space_.tensor(dtype_, tokens, config_->num_heads * config_->head_width);
-  ops_->embed(*stream_, {weights_->embedding, token_ids, residual_});
+  ops_->embed(*stream_, {weights_->embedding, token_ids_, residual_});
+}
+
+// Through one block of memory that the device can copy from while the host goes on: one copy a step.
+void Decoder::upload(const StepBatch& batch) {
+  const std::span<const std::int32_t> arrays[] = {batch.token_ids,    batch.positions,
+                                                  batch.slots,        batch.sequence_index,
+                                                  batch.block_tables, batch.output_rows};
+  Tensor* const views[] = {&token_ids_,      &positions_,    &slots_,
+                           &sequence_index_, &block_tables_, &output_rows_};
+  std::int64_t size = 0;
+  for (const auto& array : arrays) size = next_array(size + static_cast<std::int64_t>(array.size()));
+  const Tensor host = host_batch_space_.vector(DType::kInt32, size);
+  const Tensor device = batch_space_.vector(DType::kInt32, size);
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < std::size(arrays); ++i) {
+    const auto count = static_cast<std::int64_t>(arrays[i].size());
+    if (count > 0) std::memcpy(host.i32() + at, arrays[i].data(), arrays[i].size_bytes());
+    *views[i] = Tensor(device.i32() + at, DType::kInt32, {count});
+    at = next_array(at + count);
+  }
+  block_tables_ = Tensor(block_tables_.bytes(), DType::kInt32, {batch.num_sequences, batch.max_blocks});
+  backend_->copy(*stream_, device.bytes(), host.bytes(), host.size_bytes());
 }
 
 void Decoder::attend(std::int64_t layer_index) {
@@ -128,7 +150,7 @@ Tensor Decoder::head() {
   const std::int64_t outputs = batch_->num_outputs();
   const Tensor rows = output_space_.tensor(DType::kFloat32, outputs, config_->hidden);
   const Tensor logits = logits_space_.tensor(DType::kFloat32, outputs, config_->vocabulary);
-  ops_->gather_rows(*stream_, {residual_, output_row_space_.upload(*stream_, batch_->output_rows), rows});
+  ops_->gather_rows(*stream_, {residual_, output_rows_, rows});
   const Tensor head_input = head_input_space_.tensor(dtype_, outputs, config_->hidden);
   ops_->rms_norm(*stream_,
                  {rows, weights_->final_norm, static_cast<float>(config_->rms_norm_epsilon), head_input});

@@ -44,7 +44,8 @@ class Decoder {
   Decoder(const ModelConfig& config, const SharedTensors& weights, const KvCache& cache,
           const RopeTable& rope, Backend& backend, Stream& stream);
 
-  /// Uploads the batch, which must stay unchanged until the step is over, and embeds its tokens.
+  /// Uploads the batch, which must stay unchanged until the step is over, and embeds its tokens. The work of
+  /// the step before must be done.
   void begin(const StepBatch& batch);
   /// Attention of `layer` with its residual, then the norm before the FFN.
   void attend(std::int64_t layer);
@@ -59,6 +60,7 @@ class Decoder {
   Tensor residual() const { return residual_; }
 
  private:
+  void upload(const StepBatch& batch);
   void project(const DecoderLayerWeights& layer);
   void normalize_heads(const DecoderLayerWeights& layer);
   void rotate_and_attend(std::int64_t layer);
@@ -66,6 +68,7 @@ class Decoder {
   const ModelConfig* config_;
   const SharedTensors* weights_;
   const KvCache* cache_;
+  Backend* backend_;
   Stream* stream_;
   const Ops* ops_;
   DType dtype_;  // compute dtype
@@ -73,9 +76,9 @@ class Decoder {
   Tensor cosine_, sine_;  // [max_positions, head_width / 2]
 
   const StepBatch* batch_ = nullptr;
-  Tensor positions_, slots_, sequence_index_, block_tables_;
+  Tensor token_ids_, positions_, slots_, sequence_index_, block_tables_, output_rows_;
   Tensor residual_, normalized_, query_, key_, value_, attended_;
-  Workspace token_space_, position_space_, slot_space_, sequence_space_, block_space_, output_row_space_;
+  Workspace host_batch_space_, batch_space_;  // the batch's arrays one after the other
   Workspace residual_space_, normalized_space_, query_space_, key_space_, value_space_, attended_space_;
   Workspace gate_space_, up_space_, output_space_, head_input_space_, logits_space_;
 };

@@ -21,7 +21,6 @@ namespace {
 // are done yield a thousand times instead; two ranks on two cores should still not sleep over a message that
 // is 20 us away.
 constexpr int kNumSpins = 16;
-constexpr std::chrono::microseconds kYieldTime(50);
 constexpr int kMaxSleepDoublings = 20;
 
 // The first message from one rank to another: the size of the contents and as many of their bytes as fit. Its
@@ -165,7 +164,7 @@ void IdleBackoff::pause() {
     first_yield_ = now;
     num_sleeps_ = 0;
   }
-  if (now - first_yield_ < kYieldTime) {
+  if (now - first_yield_ < yield_time_) {
     sched_yield();
     return;
   }

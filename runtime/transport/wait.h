@@ -19,19 +19,21 @@
 
 namespace aurora {
 
-/// How a waiting thread spends its time: spins briefly, yields for 50 us, then sleeps in growing steps of at
-/// most `longest_sleep`, so that eight ranks on two cores make progress and an idle server uses no CPU.
+/// How a waiting thread spends its time: spins briefly, yields for `yield_time`, then sleeps in growing steps
+/// of at most `longest_sleep`, so that eight ranks on two cores make progress and an idle server uses no CPU.
 /// Yielding is bounded by time and not by number: on a free core a yield returns at once, and on a busy one,
 /// where ranks that wait should leave the cores to ranks that compute, a single yield takes up the time.
 class IdleBackoff {
  public:
-  explicit IdleBackoff(std::chrono::microseconds longest_sleep = std::chrono::microseconds(50))
-      : longest_sleep_(longest_sleep) {}
+  explicit IdleBackoff(std::chrono::microseconds longest_sleep = std::chrono::microseconds(50),
+                       std::chrono::microseconds yield_time = std::chrono::microseconds(50))
+      : longest_sleep_(longest_sleep), yield_time_(yield_time) {}
   void pause();
   void reset() { num_pauses_ = 0; }
 
  private:
   std::chrono::microseconds longest_sleep_;
+  std::chrono::microseconds yield_time_;
   int num_pauses_ = 0;
   int num_sleeps_ = 0;
   std::chrono::steady_clock::time_point first_yield_;
