@@ -11,9 +11,11 @@
 // `Stream::synchronize`.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -38,7 +40,9 @@ class Buffer {
 
   Buffer() = default;
   Buffer(std::byte* data, std::size_t size_bytes, Release release, void* context)
-      : data_(data), size_bytes_(size_bytes), release_(release), context_(context) {}
+      : data_(data), size_bytes_(size_bytes), release_(release), context_(context) {
+    if (data_ != nullptr) ++generation_;
+  }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     Buffer moved(std::move(other));
@@ -48,13 +52,20 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
-    if (data_ != nullptr && release_ != nullptr) release_(context_, data_, size_bytes_);
+    if (data_ == nullptr) return;
+    ++generation_;
+    if (release_ != nullptr) release_(context_, data_, size_bytes_);
   }
 
   std::byte* data() const { return data_; }
   std::size_t size_bytes() const { return size_bytes_; }
 
+  /// While it stays the same, so does every buffer of the process: none has come or gone.
+  static std::uint64_t generation() { return generation_; }
+
  private:
+  inline static std::atomic<std::uint64_t> generation_{0};
+
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_bytes_, other.size_bytes_);
@@ -86,6 +97,17 @@ class Stream {
   virtual void wait(Event& event) = 0;
   /// Blocks the host until the stream is empty; throws kTimeout when `deadline` passes first.
   virtual void synchronize(Deadline deadline) = 0;
+};
+
+/// Work of one stream that was recorded once and can be submitted again as a whole. It reads and writes the
+/// memory with which it was recorded, and has the sizes of that time.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  /// Whether it may be launched: false once any buffer of the process has come or gone since the recording.
+  virtual bool is_current() const = 0;
+  /// On the stream that it was recorded on. The graph must outlive the work.
+  virtual void launch(Stream& stream) = 0;
 };
 
 /// What a device has left. Ranks whose devices have one name share the memory.
@@ -126,6 +148,11 @@ class Backend {
   virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
   /// Memory of kind kDevice.
   virtual DeviceMemory memory() const = 0;
+  /// Whether `capture` is there: BackendOptions::graphs.
+  virtual bool has_graphs() const = 0;
+  /// Records what `submit` submits to `stream`, which does not run. Events, waits, allocations and operations
+  /// with spans of host memory cannot be recorded and throw; the stream is then as before.
+  virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) = 0;
   /// Ranges for profilers, nested within a thread. Nothing happens while no profiler looks.
   virtual void open_range(const RangeLabel& /*label*/) {}
   virtual void close_range() {}

@@ -26,6 +26,9 @@ struct BackendOptions {
   /// Threads of each rank's BLAS library, at least 1 (CPU only). The BLAS library has one setting per
   /// process, so ranks that share a process share it.
   int num_threads = 1;
+  /// Work can be recorded and submitted again as a whole (Backend::capture). On a CPU this saves nothing; it
+  /// is there to test with.
+  bool graphs = false;
   /// Which GPU this process drives, among those that it sees (CUDA only).
   int device = 0;
 };

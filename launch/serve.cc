@@ -194,8 +194,10 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
     return kExitAnswered;
   }
   if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
-  const std::unique_ptr<Backend> backend =
-      create_backend(setup.backend.name, {.deterministic = options.deterministic, .device = place.device});
+  const std::unique_ptr<Backend> backend = create_backend(
+      setup.backend.name, {.deterministic = options.deterministic,
+                           .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
+                           .device = place.device});
   Engine engine(setup.engine, transport, *backend);
   int exit_code = kExitAnswered;
   if (options.check) {

@@ -251,6 +251,8 @@ std::vector<Field> serve_fields(ServeOptions& o) {
   std::vector<Field> fields = {
       {"models", "configuration files of the models", ListValue{&o.models}},
       {"backend", "what computes", name_choice(o.backend, {"cpu", "cuda", "auto"})},
+      {"cuda_graphs", "on GPUs, submit decode steps whose shape repeats as CUDA graphs",
+       name_choice(o.cuda_graphs, {"on", "off"})},
       {"transport", "what carries tokens between ranks",
        name_choice(o.transport, {"mpi", "threads", "nccl", "auto"})},
       {"ranks", "number of ranks with --transport threads; 0: one", IntegerValue{&o.ranks, 0, 4096}},

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/cpu_stream.h"
@@ -16,10 +17,26 @@ constexpr std::align_val_t kAlignment{256};  // promised by Buffer
 
 void release(void*, std::byte* data, std::size_t) noexcept { ::operator delete(data, kAlignment); }
 
+class CpuGraph final : public Graph {
+ public:
+  CpuGraph(cpu::CpuStream& stream, const std::function<void()>& submit)
+      : work_(stream.record_work(submit)), generation_(Buffer::generation()) {}
+
+  bool is_current() const override { return generation_ == Buffer::generation(); }
+  void launch(Stream& stream) override {
+    for (const std::function<void()>& piece : work_) cpu::cpu_stream(stream).submit(piece);
+  }
+
+ private:
+  const std::vector<std::function<void()>> work_;
+  const std::uint64_t generation_;
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendOptions& options)
       : stream_kind_(options.worker_streams ? cpu::CpuStream::Kind::kWorker : cpu::CpuStream::Kind::kInline),
+        has_graphs_(options.graphs),
         ops_(options.deterministic) {
     if (options.num_threads < 1) {
       throw Error(ErrorKind::kInvalidArgument,
@@ -57,10 +74,17 @@ class CpuBackend final : public Backend {
   /// Unknown: what the host can give depends on all its processes, and pages count when they are touched.
   DeviceMemory memory() const override { return {}; }
 
+  bool has_graphs() const override { return has_graphs_; }
+  std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) override {
+    check(has_graphs_, "graphs are recorded by a backend that was made with them");
+    return std::make_unique<CpuGraph>(cpu::cpu_stream(stream), submit);
+  }
+
   const Ops& ops() const override { return ops_; }
 
  private:
   const cpu::CpuStream::Kind stream_kind_;
+  const bool has_graphs_;
   const cpu::CpuOps ops_;
 };
 

@@ -119,6 +119,7 @@ TimedCpuEvent::Clock::time_point completion_time(Event& event) {
 }
 
 void CpuStream::record(Event& event) {
+  check_not_recording();
   if (auto* timed = dynamic_cast<TimedCpuEvent*>(&event)) {
     submit([time = timed->start_recording()] { *time = TimedCpuEvent::Clock::now(); });
   }
@@ -126,6 +127,7 @@ void CpuStream::record(Event& event) {
 }
 
 void CpuStream::wait(Event& event) {
+  check_not_recording();
   std::vector<Milestone> milestones = cpu_event(event).milestones();
   if (is_inline()) {
     awaited_.insert(awaited_.end(), milestones.begin(), milestones.end());
@@ -139,8 +141,23 @@ void CpuStream::wait(Event& event) {
 }
 
 void CpuStream::synchronize(Deadline deadline) {
+  check_not_recording();
   for (const Milestone& milestone : position()) milestone.progress->wait(milestone.ticket, deadline);
   awaited_.clear();
+}
+
+std::vector<std::function<void()>> CpuStream::record_work(const std::function<void()>& submit) {
+  check_not_recording();
+  std::vector<std::function<void()>> work;
+  recording_ = &work;
+  try {
+    submit();
+  } catch (...) {
+    recording_ = nullptr;
+    throw;
+  }
+  recording_ = nullptr;
+  return work;
 }
 
 void CpuStream::finish_awaited() {

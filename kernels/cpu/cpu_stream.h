@@ -104,9 +104,13 @@ class CpuStream final : public Stream {
 
   bool is_inline() const { return kind_ == Kind::kInline; }
 
+  /// What `submit` submits here, which does not run.
+  std::vector<std::function<void()>> record_work(const std::function<void()>& submit);
+
   /// Runs `work` now (inline) or after what was submitted before (worker); it is then copied.
   template <typename Work>
   void submit(const Work& work) {
+    if (recording_ != nullptr) return recording_->push_back(work);
     if (!is_inline()) return enqueue(work);
     if (!awaited_.empty()) finish_awaited();
     work();
@@ -118,7 +122,12 @@ class CpuStream final : public Stream {
   void serve();
   std::vector<Milestone> position() const;
 
+  void check_not_recording() const {
+    check(recording_ == nullptr, "events and waits cannot be recorded in a graph");
+  }
+
   const Kind kind_;
+  std::vector<std::function<void()>>* recording_ = nullptr;
   // Inline: what the next work has to wait for.
   std::vector<Milestone> awaited_;
   // Worker: the queue and the thread that empties it.

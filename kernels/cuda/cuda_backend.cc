@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/cuda/check_cuda.h"
+#include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/profiler_ranges.h"
@@ -46,7 +47,8 @@ std::string identity_text(const cudaUUID_t& identity) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const BackendOptions& options) : device_(options.device), ops_(options.deterministic) {
+  explicit CudaBackend(const BackendOptions& options)
+      : device_(options.device), has_graphs_(options.graphs), ops_(options.deterministic) {
     refuse_missing_device(device_);
     enter_device();
   }
@@ -105,6 +107,12 @@ class CudaBackend final : public Backend {
             .overhead_bytes = kOverheadBytes};
   }
 
+  bool has_graphs() const override { return has_graphs_; }
+  std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) override {
+    check(has_graphs_, "graphs are recorded by a backend that was made with them");
+    return std::make_unique<cuda::CudaGraph>(cuda::cuda_stream(stream), submit);
+  }
+
   void open_range(const RangeLabel& label) override { ranges_.open(label); }
   void close_range() override { ranges_.close(); }
   void name_range_group(std::size_t group, const std::string& name) override {
@@ -127,6 +135,7 @@ class CudaBackend final : public Backend {
   }
 
   int device_;
+  const bool has_graphs_;
   const cuda::CudaOps ops_;
   cuda::ProfilerRanges ranges_;
 };

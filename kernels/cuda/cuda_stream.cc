@@ -13,6 +13,10 @@ namespace {
 /// Smallest staging block: most arrays of a decode step fit.
 constexpr std::size_t kSmallestBlock = 64 * 1024;
 
+/// What NVIDIA recommends for Hopper (cublasSetWorkspace). cuBLAS would allocate as much by itself, but not
+/// where a graph that is launched again finds it at the same place.
+constexpr std::size_t kBlasWorkspaceBytes = std::size_t{32} << 20;
+
 /// True when done; false when not yet; throws for errors of the work.
 bool is_done(cudaError_t status, const char* what) {
   if (status == cudaErrorNotReady) return false;
@@ -60,6 +64,8 @@ CudaStream::CudaStream() : fault_(std::make_shared<DeviceFault>()) {
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
   check_cublas(cublasCreate(&blas_), "cublasCreate");
   check_cublas(cublasSetStream(blas_, stream_), "cublasSetStream");
+  check_cuda(cudaMalloc(&blas_workspace_, kBlasWorkspaceBytes), "workspace of cuBLAS");
+  check_cublas(cublasSetWorkspace(blas_, blas_workspace_, kBlasWorkspaceBytes), "cublasSetWorkspace");
   const auto mode =
       static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
   check_cublas(cublasSetMathMode(blas_, mode), "cublasSetMathMode");
@@ -74,22 +80,26 @@ CudaStream::~CudaStream() {
   }
   cudaFree(scratch_);
   cublasDestroy(blas_);
+  cudaFree(blas_workspace_);
   cudaStreamDestroy(stream_);
 }
 
 void CudaStream::record(Event& event) {
+  check_not_capturing("an event");
   auto* own = dynamic_cast<CudaEvent*>(&event);
   check(own != nullptr, "an event of another backend was given to the CUDA backend");
   own->record_on(stream_, fault_);
 }
 
 void CudaStream::wait(Event& event) {
+  check_not_capturing("a wait");
   auto* own = dynamic_cast<CudaEvent*>(&event);
   check(own != nullptr, "an event of another backend was given to the CUDA backend");
   check_cuda(cudaStreamWaitEvent(stream_, own->handle()), "cudaStreamWaitEvent");
 }
 
 void CudaStream::synchronize(Deadline deadline) {
+  check_not_capturing("a wait");
   wait_until([&] { return is_done(cudaStreamQuery(stream_), "work of a stream"); }, deadline,
              "work of a stream");
   fault_->rethrow();
@@ -109,7 +119,26 @@ std::byte* CudaStream::scratch(std::size_t size_bytes) {
   return scratch_;
 }
 
+void CudaStream::check_not_capturing(const char* what) const {
+  check(!is_capturing_, std::string(what) + " cannot be recorded in a graph");
+}
+
+// What other threads do meanwhile is no part of it and is not restricted.
+void CudaStream::begin_capture() {
+  check_not_capturing("another graph");
+  check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  is_capturing_ = true;
+}
+
+cudaGraph_t CudaStream::end_capture() noexcept {
+  is_capturing_ = false;
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(stream_, &graph);
+  return graph;
+}
+
 StagingBlock& CudaStream::take_block(std::size_t size_bytes) {
+  check_not_capturing("an array of the host");
   for (const auto& block : blocks_) {
     const bool fits = !block->is_taken && block->size_bytes >= size_bytes;
     if (fits && cudaEventQuery(block->is_free) == cudaSuccess) return *block;

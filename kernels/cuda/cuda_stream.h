@@ -63,16 +63,24 @@ class CudaStream final : public Stream {
   /// Device memory for one operation's intermediate results, until the next operation asks; grows, and is
   /// kept.
   std::byte* scratch(std::size_t size_bytes);
+  /// Where `scratch` is now.
+  const std::byte* scratch_address() const { return scratch_; }
+  /// Between these two, work is recorded and not run. The result is null when the recording failed.
+  void begin_capture();
+  cudaGraph_t end_capture() noexcept;
   FaultSink faults() const { return fault_->sink(); }
 
  private:
   friend class StagedArray;
 
+  void check_not_capturing(const char* what) const;
   StagingBlock& take_block(std::size_t size_bytes);
 
   int device_ = 0;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t blas_ = nullptr;
+  void* blas_workspace_ = nullptr;
+  bool is_capturing_ = false;
   std::shared_ptr<DeviceFault> fault_;
   std::vector<std::unique_ptr<StagingBlock>> blocks_;
   std::byte* scratch_ = nullptr;

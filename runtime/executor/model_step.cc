@@ -6,7 +6,9 @@ ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder&
     : model_(&model),
       model_index_(model_index),
       trace_(&trace),
-      routed_space_(model.backend(), MemorySpace::kHost),
+      graphs_({&model.backend(), &model.stream(), &model.moe_block().phases(), model.config().num_layers}),
+      routed_space_(model.backend()),
+      host_routed_space_(model.backend(), MemorySpace::kHost),
       sampled_event_(model.backend().create_event()),
       sampled_space_(model.backend()),
       host_sampled_space_(model.backend(), MemorySpace::kHost) {}
@@ -18,8 +20,10 @@ void ModelStep::begin() {
   progress_.clear();
   batch_ = &model_->batcher().form_batch();
   model_->decoder().begin(*batch_);
-  routed_ = routed_space_.tensor(DType::kInt32, model_->num_moe_layers(),
-                                 batch_->num_tokens() * model_->config().top_k);
+  const std::int64_t num_pairs = batch_->num_tokens() * model_->config().top_k;
+  routed_ = routed_space_.tensor(DType::kInt32, model_->num_moe_layers(), num_pairs);
+  host_routed_ = host_routed_space_.tensor(DType::kInt32, model_->num_moe_layers(), num_pairs);
+  begin_graphs();
   marked_bytes_ = 0;
   layer_ = 0;
   moe_layer_ = 0;
@@ -50,7 +54,7 @@ Phase ModelStep::phase() const {
 bool ModelStep::advance(SubmissionOrder& order) {
   switch (stage_) {
     case Stage::kAttention:
-      submit_attention();
+      submit_layer();
       return true;
     case Stage::kMoe:
       return advance_moe(order);
@@ -65,21 +69,33 @@ bool ModelStep::advance(SubmissionOrder& order) {
   return false;
 }
 
-void ModelStep::submit_attention() {
-  {
-    const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
-    model_->decoder().attend(layer_);
-    if (!model_->config().is_moe_layer[layer_]) model_->decoder().dense_ffn(layer_);
-  }
+// What a layer submits before its MoE block waits for counts.
+void ModelStep::submit_layer() {
+  const bool is_moe = model_->config().is_moe_layer[layer_];
+  if (is_moe) begin_moe();
+  graphs_.submit(layer_, [&] {
+    {
+      const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
+      model_->decoder().attend(layer_);
+      if (!is_moe) model_->decoder().dense_ffn(layer_);
+    }
+    if (is_moe) model_->moe_block().submit_gate();
+  });
   mark(Phase::kAttention);
-  if (model_->config().is_moe_layer[layer_]) return begin_moe();
+  if (is_moe) return;
   ++layer_;
   enter_layer();
 }
 
-std::span<std::int32_t> ModelStep::expert_ids(int moe_layer) const {
-  const auto width = static_cast<std::size_t>(routed_.dim(1));
-  return {routed_.i32() + static_cast<std::size_t>(moe_layer) * width, width};
+// Replayed ids are read from the host, so that a graph of them would always be of the same ids.
+void ModelStep::begin_graphs() {
+  const bool is_static = model_->replay() == nullptr;
+  graphs_.begin_step(is_static ? StepShape::of(*batch_) : StepShape{});
+}
+
+std::span<const std::int32_t> ModelStep::expert_ids(int moe_layer) const {
+  const auto width = static_cast<std::size_t>(host_routed_.dim(1));
+  return {host_routed_.i32() + static_cast<std::size_t>(moe_layer) * width, width};
 }
 
 void ModelStep::begin_moe() {
@@ -87,13 +103,15 @@ void ModelStep::begin_moe() {
   if (model_->replay() != nullptr) {
     model_->replay()->expert_ids(moe_layer_, model_->batcher().origins(), given_ids_);
   }
+  const std::int64_t num_pairs = routed_.dim(1);
   model_->moe_block().begin({.moe_layer = moe_layer_,
                              .weights = &model_->weights().layers[layer_].moe,
                              .experts = &model_->experts(),
                              .normalized = decoder.normalized(),
                              .residual = decoder.residual(),
                              .given_expert_ids = given_ids_,
-                             .expert_ids = expert_ids(moe_layer_)});
+                             .expert_ids = Tensor(routed_.i32() + moe_layer_ * num_pairs, DType::kInt32,
+                                                  {decoder.normalized().dim(0), model_->config().top_k})});
   stage_ = Stage::kMoe;
 }
 
@@ -115,15 +133,16 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
 
 void ModelStep::submit_head() {
   const PhaseMarker::Stretch stretch = phases().mark(Phase::kHead);
+  Backend& backend = model_->backend();
   const std::int64_t outputs = batch_->num_outputs();
   host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
   if (outputs > 0) {
-    Backend& backend = model_->backend();
     const Tensor logits = model_->decoder().head();
     const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
     backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
     backend.copy(model_->stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
   }
+  backend.copy(model_->stream(), host_routed_.bytes(), routed_.bytes(), routed_.size_bytes());
   model_->stream().record(*sampled_event_);
   stage_ = Stage::kSampling;
 }

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/executor/layer_graphs.h"
 #include "runtime/executor/served_model.h"
 #include "runtime/executor/trace.h"
 #include "runtime/moe/phase.h"
@@ -43,11 +44,12 @@ class ModelStep {
   enum class Stage : std::uint8_t { kAttention, kMoe, kHead, kSampling, kDone };
 
   PhaseMarker& phases() { return model_->moe_block().phases(); }
+  void begin_graphs();
   void enter_layer();
-  void submit_attention();
+  void submit_layer();
   void begin_moe();
   bool advance_moe(SubmissionOrder& order);
-  std::span<std::int32_t> expert_ids(int moe_layer) const;
+  std::span<const std::int32_t> expert_ids(int moe_layer) const;
   void submit_head();
   bool finish_sampling();
   void record_routing();
@@ -61,11 +63,12 @@ class ModelStep {
   const StepBatch* batch_ = nullptr;
   std::int64_t layer_ = 0;
   int moe_layer_ = 0;
+  LayerGraphs graphs_;
   std::vector<std::int32_t> given_ids_;
   // What the device leaves on the host during the step, read when `sampled_event_`, recorded last, is
   // complete.
-  Workspace routed_space_;  // host
-  Tensor routed_;           // [num_moe_layers, num_tokens * top_k] the experts that were chosen
+  Workspace routed_space_, host_routed_space_;
+  Tensor routed_, host_routed_;  // [num_moe_layers, num_tokens * top_k] the experts that were chosen
   std::unique_ptr<Event> sampled_event_;
   Workspace sampled_space_, host_sampled_space_;
   Tensor host_sampled_;  // [num_outputs]

@@ -68,6 +68,9 @@ const StepBatch& RequestBatcher::form_batch() {
   for (const Sequence* sequence : scheduled_) {
     batch_.max_blocks = std::max(batch_.max_blocks, static_cast<std::int64_t>(sequence->blocks.size()));
   }
+  // Rounded up, so that the shape of decode steps changes seldom (layer_graphs.h).
+  constexpr std::int64_t kBlocksStep = 8;
+  batch_.max_blocks = (batch_.max_blocks + kBlocksStep - 1) / kBlocksStep * kBlocksStep;
   batch_.num_sequences = static_cast<std::int64_t>(scheduled_.size());
   for (const Sequence* sequence : scheduled_) append_rows(*sequence);
   return batch_;

@@ -28,6 +28,8 @@ void MoeBlock::begin(const MoeInput& input) {
   input_ = input;
   table_ = &input.experts->placement(input.moe_layer);
   is_packed_ = false;
+  tokens_.prepare(*table_, input.normalized, input.expert_ids);
+  counts_.reset(*table_);
   enter(Phase::kGate);
 }
 
@@ -56,24 +58,17 @@ bool MoeBlock::advance(SubmissionOrder& order) {
   }
 }
 
-// Gate: router logits, top-k, rows; this rank's counts and the expert ids to the host.
-void MoeBlock::submit_gate() {
+// Gate: router logits, top-k, rows; this rank's counts to the host.
+void MoeBlock::submit_gate() const {
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
-  Stream& stream = *context_.stream;
-  tokens_.submit_gate(input_.weights->router, input_.normalized, input_.given_expert_ids);
-  tokens_.submit_assignment(*table_);
-  counts_.reset(*table_);
+  tokens_.submit_gate(input_.weights->router, input_.given_expert_ids);
+  tokens_.submit_assignment();
   const std::span<std::int32_t> mine = counts_.of_rank(context_.self.rank);
-  context_.backend->copy(stream, mine.data(), tokens_.counts().bytes(), mine.size_bytes());
-  stream.record(*counts_copied_);
-  if (input_.expert_ids.empty()) return;
-  const Tensor& ids = tokens_.expert_ids();
-  check(input_.expert_ids.size_bytes() == ids.size_bytes(), "expert ids are [num_tokens, top_k]");
-  context_.backend->copy(stream, input_.expert_ids.data(), ids.bytes(), ids.size_bytes());
+  context_.backend->copy(*context_.stream, mine.data(), tokens_.counts().bytes(), mine.size_bytes());
 }
 
 bool MoeBlock::finish_gate(SubmissionOrder& order) {
-  if (!is_submitted_) submit_gate();
+  if (!is_submitted_) context_.stream->record(*counts_copied_);
   is_submitted_ = true;
   if (!counts_copied_->is_complete() || !order.is_turn_of(settings_.model_index)) {
     // While the host waits, so that the device goes on to it without a gap.

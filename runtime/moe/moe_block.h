@@ -1,10 +1,11 @@
 // One Mixture-of-Experts block as a resumable sequence of phases: gate, counts, dispatch, experts, combine,
 // aggregation.
 //
-// `begin` starts a block; `advance` does the next thing that can be done without blocking and says whether
-// there was one. Between calls the caller may drive another model's block on the same rank: that is what
-// hides one model's exchange under the other's compute. All ranks run the same blocks in the same order, with
-// tokens or without; the exchanges of all models are submitted in the order that `SubmissionOrder` gives.
+// `begin` starts a block and `submit_gate` submits its first phase; then `advance` does the next thing that
+// can be done without blocking and says whether there was one. Between calls the caller may drive another
+// model's block on the same rank: that is what hides one model's exchange under the other's compute. All
+// ranks run the same blocks in the same order, with tokens or without; the exchanges of all models are
+// submitted in the order that `SubmissionOrder` gives.
 //
 // The device does the routing: rows, headers and slots are made and read there (TokenSide, ExpertSide). The
 // host waits for the device once between gate and combine, for the counts; packing runs meanwhile. Where the
@@ -54,9 +55,7 @@ struct MoeInput {
   Tensor normalized;                               // [num_tokens, hidden] compute dtype: the block's input
   Tensor residual;                                 // [num_tokens, hidden]: the block's output is added here
   std::span<const std::int32_t> given_expert_ids;  // [num_tokens, top_k] replayed routing, or empty
-  /// [num_tokens, top_k] host memory that the device can write, or empty when not wanted: the experts that
-  /// were chosen. There when the stream has done what the block submitted.
-  std::span<std::int32_t> expert_ids;
+  Tensor expert_ids;  // [num_tokens, top_k]: the experts that were chosen are left here; or no data
 };
 
 /// What exchanges carried and took on this rank, dispatch and combine together.
@@ -79,6 +78,10 @@ class MoeBlock {
   MoeBlock& operator=(const MoeBlock&) = delete;
 
   void begin(const MoeInput& input);
+  /// The gate, up to the counts' way to the host, once for every `begin`. It changes nothing in this object
+  /// and reads no memory of the host but given ids: without these a graph of it may be launched instead, when
+  /// shapes, weights and placement are the same.
+  void submit_gate() const;
   /// Does what can be done now; false when it waits for compute, for another rank or for its turn to submit.
   bool advance(SubmissionOrder& order);
   /// Everything is submitted. Nothing on the host waits for the work itself.
@@ -106,14 +109,13 @@ class MoeBlock {
   void submit_aggregation();
 
   void enter(Phase phase);
-  void submit_gate();
   bool submit_packing();
   void use_counts();
   void start(Exchange& exchange, const PlannedExchange& planned, const ExchangeBuffers& buffers);
 
   MoeSettings settings_;
   MoeContext context_;
-  PhaseMarker phases_;
+  mutable PhaseMarker phases_;  // marking is no part of the block's state
   Transport* transport_;
 
   Phase phase_ = Phase::kDone;

@@ -19,15 +19,33 @@ TokenSide::TokenSide(const MoeContext& context)
       send_space_(*context.backend),
       returned_space_(*context.backend) {}
 
-void TokenSide::submit_gate(const Tensor& router, const Tensor& normalized,
-                            std::span<const std::int32_t> given_expert_ids) {
+void TokenSide::prepare(const PlacementTable& table, const Tensor& normalized, const Tensor& expert_ids) {
+  table_ = &table;
   normalized_ = normalized;
-  const MoeShape& shape = context_->shape;
   const std::int64_t num_tokens = normalized.dim(0);
-  logits_ = logits_space_.tensor(DType::kFloat32, num_tokens, shape.num_experts);
-  context_->ops().linear(*context_->stream, {normalized, router, {}, logits_});
-  expert_ids_ = ids_space_.tensor(DType::kInt32, num_tokens, shape.top_k);
-  weights_ = weights_space_.tensor(DType::kFloat32, num_tokens, shape.top_k);
+  const std::int64_t top_k = context_->shape.top_k;
+  const int num_ranks = context_->self.num_ranks;
+  const std::int64_t max_rows = num_tokens * std::min<std::int64_t>(top_k, num_ranks);
+  logits_ = logits_space_.tensor(DType::kFloat32, num_tokens, context_->shape.num_experts);
+  const bool is_wanted = expert_ids.has_data();
+  check(!is_wanted || expert_ids.num_elements() == num_tokens * top_k, "expert ids are [num_tokens, top_k]");
+  expert_ids_ = is_wanted ? expert_ids : ids_space_.tensor(DType::kInt32, num_tokens, top_k);
+  weights_ = weights_space_.tensor(DType::kFloat32, num_tokens, top_k);
+  counts_ = counts_space_.vector(DType::kInt32, num_ranks + table.num_slots());
+  row_offsets_ = row_offsets_space_.vector(DType::kInt32, num_ranks + 1);
+  row_tokens_ = row_tokens_space_.vector(DType::kInt32, max_rows);
+  headers_ = headers_space_.tensor(DType::kInt32, max_rows, 2 * top_k);
+  term_offsets_ = term_offsets_space_.vector(DType::kInt32, num_tokens + 1);
+  term_indices_ = term_indices_space_.vector(DType::kInt32, num_tokens * top_k);
+  assignment_scratch_ =
+      scratch_.bytes(context_->ops().assign_rows_scratch_bytes(num_tokens, top_k, num_ranks));
+  // How many rows there are is known on the device alone, hence room for the most.
+  const std::size_t send_rows = num_ranks == 1 ? 0 : static_cast<std::size_t>(max_rows);
+  send_ = send_space_.reserve(send_rows * context_->layout.row_bytes());
+}
+
+void TokenSide::submit_gate(const Tensor& router, std::span<const std::int32_t> given_expert_ids) const {
+  context_->ops().linear(*context_->stream, {normalized_, router, {}, logits_});
   const bool is_replayed = !given_expert_ids.empty();
   if (is_replayed) {
     check(given_expert_ids.size_bytes() == expert_ids_.size_bytes(), "replayed ids are [num_tokens, top_k]");
@@ -36,31 +54,20 @@ void TokenSide::submit_gate(const Tensor& router, const Tensor& normalized,
   }
   context_->ops().route(*context_->stream, {.logits = logits_,
                                             .scoring = RouterScoring::kSoftmax,
-                                            .normalize = shape.normalize_top_k,
+                                            .normalize = context_->shape.normalize_top_k,
                                             .ids_are_given = is_replayed,
                                             .expert_ids = expert_ids_,
                                             .weights = weights_});
 }
 
-void TokenSide::submit_assignment(const PlacementTable& table) {
-  const std::int64_t num_tokens = normalized_.dim(0);
-  const std::int64_t top_k = context_->shape.top_k;
-  const int num_ranks = context_->self.num_ranks;
-  const std::int64_t max_rows = num_tokens * std::min<std::int64_t>(top_k, num_ranks);
-  counts_ = counts_space_.vector(DType::kInt32, num_ranks + table.num_slots());
-  row_offsets_ = row_offsets_space_.vector(DType::kInt32, num_ranks + 1);
-  row_tokens_ = row_tokens_space_.vector(DType::kInt32, max_rows);
-  headers_ = headers_space_.tensor(DType::kInt32, max_rows, 2 * top_k);
-  term_offsets_ = term_offsets_space_.vector(DType::kInt32, num_tokens + 1);
-  term_indices_ = term_indices_space_.vector(DType::kInt32, num_tokens * top_k);
-  const std::size_t scratch_bytes = context_->ops().assign_rows_scratch_bytes(num_tokens, top_k, num_ranks);
+void TokenSide::submit_assignment() const {
   context_->ops().assign_rows(*context_->stream,
                               {.expert_ids = expert_ids_,
                                .weights = weights_,
-                               .replicas = table.replicas(),
-                               .num_ranks = num_ranks,
+                               .replicas = table_->replicas(),
+                               .num_ranks = context_->self.num_ranks,
                                .terms_are_pairs = context_->return_mode == ReturnMode::kPerPair,
-                               .scratch = scratch_.bytes(scratch_bytes),
+                               .scratch = assignment_scratch_,
                                .counts = counts_,
                                .row_offsets = row_offsets_,
                                .row_tokens = row_tokens_,
@@ -78,11 +85,8 @@ PackRowsArgs TokenSide::packing() const {
   return args;
 }
 
-void TokenSide::submit_packing() {
+void TokenSide::submit_packing() const {
   if (context_->self.num_ranks == 1) return;
-  // How many rows there are is known on the device alone, hence room for the most.
-  const auto max_rows = static_cast<std::size_t>(row_tokens_.dim(0));
-  send_ = send_space_.reserve(max_rows * context_->layout.row_bytes());
   PackRowsArgs args = packing();
   args.indices = row_tokens_;
   args.headers = headers_;

@@ -73,6 +73,13 @@ TEST(ServeOptions, EverySettingReachesTheEngine) {
   EXPECT_TRUE(engine.check_only);
 }
 
+TEST(ServeOptions, CudaGraphsAreOnUnlessTurnedOff) {
+  EXPECT_EQ(parsed({}).options.cuda_graphs, "on");
+  EXPECT_EQ(parsed({"--cuda-graphs", "off"}).options.cuda_graphs, "off");
+  EXPECT_EQ(parsed({}, {"AURORA_CUDA_GRAPHS=off"}).options.cuda_graphs, "off");
+  EXPECT_NE(failure_of({"--cuda-graphs", "maybe"}), "");
+}
+
 TEST(ServeOptions, AFlagBeatsAVariable) {
   const Environment environment = {"AURORA_ORDER=random", "AURORA_PORT_GBPS=40", "AURORA_DETERMINISTIC=1",
                                    "HOME=/x"};

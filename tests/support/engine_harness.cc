@@ -56,12 +56,13 @@ EngineOptions example_options() {
 }
 
 EngineRun run_engine(const EngineOptions& options, int num_ranks, std::vector<GenerationRequest> requests,
-                     std::size_t per_call, bool worker_streams) {
+                     std::size_t per_call, const BackendChoice& choice) {
   ListFeed feed(std::move(requests), per_call);
   EngineRun run;
   run_ranks(num_ranks, [&](Transport& transport) {
-    const auto backend =
-        create_backend("cpu", {.deterministic = options.deterministic, .worker_streams = worker_streams});
+    BackendOptions backend_options = choice.options;
+    backend_options.deterministic = options.deterministic;
+    const auto backend = create_backend(choice.name, backend_options);
     Engine engine(options, transport, *backend);
     engine.run(transport.rank() == 0 ? &feed : nullptr);
     if (transport.rank() != 0) return;

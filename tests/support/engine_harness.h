@@ -62,9 +62,15 @@ struct EngineRun {
 EngineOptions example_options();
 ModelOptions model_options(const std::filesystem::path& folder);
 
-/// Runs an engine on each of `num_ranks` threads. `worker_streams` as in BackendOptions.
+/// What computes. Whether it is deterministic, the engine's options say.
+struct BackendChoice {
+  std::string name = "cpu";
+  BackendOptions options;
+};
+
+/// Runs an engine on each of `num_ranks` threads.
 EngineRun run_engine(const EngineOptions& options, int num_ranks, std::vector<GenerationRequest> requests,
-                     std::size_t per_call = SIZE_MAX, bool worker_streams = false);
+                     std::size_t per_call = SIZE_MAX, const BackendChoice& choice = {});
 
 /// Greedy requests for all prompts of the example models' references, ids counting up; `expected` gets the
 /// ids.

@@ -161,6 +161,7 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
                   decoder_.residual(),
                   {},
                   {}});
+    block_.submit_gate();
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!block_.is_done()) {
       ASSERT_LT(std::chrono::steady_clock::now(), deadline);

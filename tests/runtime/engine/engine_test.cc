@@ -58,7 +58,37 @@ TEST(Engine, AnswersTheReferencesUnderEveryOrderAndOnWorkerStreams) {
     EngineOptions options = test::example_options();
     options.order = order;
     SCOPED_TRACE(order_policy_name(order));
-    expect_references(test::run_engine(options, 3, requests, 5, /*worker_streams=*/true), expected);
+    expect_references(test::run_engine(options, 3, requests, 5, {.options = {.worker_streams = true}}),
+                      expected);
+  }
+}
+
+TEST(Engine, AnswersTheReferencesWithDecodeStepsAsGraphs) {
+  for (const bool worker_streams : {false, true}) {
+    for (const int num_ranks : {1, 3}) {
+      std::map<RequestId, ReferencePrompt> expected;
+      const auto requests = test::reference_requests(expected);
+      const BackendOptions backend{.worker_streams = worker_streams, .graphs = true};
+      SCOPED_TRACE(std::to_string(num_ranks) + " ranks" + (worker_streams ? ", worker streams" : ""));
+      expect_references(
+          test::run_engine(test::example_options(), num_ranks, requests, SIZE_MAX, {.options = backend}),
+          expected);
+    }
+  }
+}
+
+TEST(Engine, AnswersTheReferencesOnAGpuWithAndWithoutGraphs) {
+  const auto backends = available_backends();
+  if (std::ranges::find(backends, "cuda") == backends.end() || visible_devices("cuda").num_devices == 0) {
+    GTEST_SKIP() << "no GPU";
+  }
+  for (const bool graphs : {false, true}) {
+    std::map<RequestId, ReferencePrompt> expected;
+    const auto requests = test::reference_requests(expected);
+    SCOPED_TRACE(graphs ? "with graphs" : "without graphs");
+    expect_references(test::run_engine(test::example_options(), 1, requests, SIZE_MAX,
+                                       {.name = "cuda", .options = {.graphs = graphs}}),
+                      expected);
   }
 }
 

@@ -181,10 +181,11 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
   result.expert_ids.resize(static_cast<std::size_t>(num_tokens * kShape.top_k));
   for (int i = 0; i < num_blocks; ++i) {
     result.residual = tokens.residual;
-    block.begin({0, &weights, &store,
-                 Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
-                 Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
-                 tokens.given_ids, result.expert_ids});
+    block.begin(
+        {0, &weights, &store, Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
+         Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), tokens.given_ids,
+         Tensor(result.expert_ids.data(), DType::kInt32, {num_tokens, kShape.top_k})});
+    block.submit_gate();
     finish(block, *stream, transport);
   }
   result.statistics = block.take_statistics();
