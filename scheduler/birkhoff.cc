@@ -15,10 +15,8 @@
 namespace aurora {
 namespace {
 
-__extension__ using WideInteger = __int128;
-
 /// Levels of the threshold in each octave. More give fewer rounds and more searches.
-constexpr int kLevelBits = 3;
+constexpr int kLevelBits = 2;
 constexpr int kLevelsPerOctave = 1 << kLevelBits;
 constexpr int kNumLevels = 63 * kLevelsPerOctave;
 
@@ -38,6 +36,10 @@ Bytes threshold_of(int level) {
   const Bytes unit = Bytes{1} << (kLevelBits - octave);
   return (steps + unit - 1) / unit;
 }
+
+/// What is left is padded sparsely from this many entries per line down. Measured: at 1, 2, 3, 4 and 8 of
+/// them uniform traffic takes 3.3, 3.5, 4.1, 4.8 and 7.8 n rounds of 40 lines, and least time at 2.
+constexpr std::size_t kSparseEntriesPerLine = 2;
 
 struct Place {
   std::uint32_t row;
@@ -91,6 +93,89 @@ class EntriesByLevel {
   std::size_t top_word_ = std::tuple_size_v<decltype(nonempty_)> - 1;  // no word above it has bits
 };
 
+/// Largest line of a matrix that is not negative.
+Bytes largest_line(std::size_t size, std::span<const Bytes> entries) {
+  Bytes largest = 0;
+  std::vector<Bytes> column_sums(size);
+  for (std::size_t row = 0; row < size; ++row) {
+    Bytes row_sum = 0;
+    for (std::size_t column = 0; column < size; ++column) {
+      row_sum += entries[row * size + column];
+      column_sums[column] += entries[row * size + column];
+    }
+    largest = std::max(largest, row_sum);
+  }
+  for (const Bytes sum : column_sums) largest = std::max(largest, sum);
+  return largest;
+}
+
+/// What has to be added to a matrix so that all its lines sum to the same.
+class Lack {
+ public:
+  Lack(std::size_t size, std::span<const Bytes> entries, Bytes line_sum)
+      : size_(size), of_row_(size, line_sum), of_column_(size, line_sum) {
+    for (std::size_t row = 0; row < size; ++row) {
+      for (std::size_t column = 0; column < size; ++column) {
+        of_row_[row] -= entries[row * size + column];
+        of_column_[column] -= entries[row * size + column];
+      }
+    }
+  }
+
+  /// Adds to all entries in proportion to what row and column lack, so that padding empties together with
+  /// the entries it is added to.
+  void spread_over(std::span<Bytes> entries) {
+    double total = 0;
+    for (const Bytes lack : of_row_) total += static_cast<double>(lack);
+    if (total == 0) return;
+    // A little less, so that rounding never takes more than a line lacks.
+    std::vector<double> column_share(size_);
+    for (std::size_t column = 0; column < size_; ++column) {
+      column_share[column] = static_cast<double>(of_column_[column]) / total * (1 - 1e-14);
+    }
+    for (std::size_t row = 0; row < size_; ++row) {
+      const auto row_share = static_cast<double>(of_row_[row]);
+      if (row_share == 0) continue;
+      for (std::size_t column = 0; column < size_; ++column) {
+        add(entries, row, column, static_cast<Bytes>(row_share * column_share[column]));
+      }
+    }
+  }
+
+  /// Adds to entries above zero, in order, all that both their lines lack.
+  void add_to_present(std::span<Bytes> entries) {
+    for (std::size_t row = 0; row < size_; ++row) {
+      for (std::size_t column = 0; column < size_ && of_row_[row] > 0; ++column) {
+        if (entries[row * size_ + column] == 0) continue;
+        add(entries, row, column, std::min(of_row_[row], of_column_[column]));
+      }
+    }
+  }
+
+  /// Adds what is left: the north-west corner rule, at most one entry less than there are lines that lack.
+  void add_corner(std::span<Bytes> entries) {
+    for (std::size_t row = 0, column = 0; row < size_ && column < size_;) {
+      add(entries, row, column, std::min(of_row_[row], of_column_[column]));
+      if (of_row_[row] == 0) {
+        ++row;
+      } else {
+        ++column;
+      }
+    }
+  }
+
+ private:
+  void add(std::span<Bytes> entries, std::size_t row, std::size_t column, Bytes bytes) {
+    entries[row * size_ + column] += bytes;
+    of_row_[row] -= bytes;
+    of_column_[column] -= bytes;
+  }
+
+  std::size_t size_;
+  std::vector<Bytes> of_row_;
+  std::vector<Bytes> of_column_;
+};
+
 /// `kWords` is the number of 64-bit words in a row of bits, or 0 when it is known at run time only. With
 /// known sizes all that is kept per line stands in the object itself, which small matrices gain from.
 template <std::size_t kWords>
@@ -104,7 +189,10 @@ class MatchingPeeler {
   MatchingPeeler(std::size_t size, std::vector<Bytes> entries)
       : size_(size),
         words_((size + 63) / 64),
-        entries_(std::move(entries)),
+        left_(std::move(entries)),
+        line_sum_(largest_line(size, left_)),
+        num_left_(static_cast<std::size_t>(
+            std::count_if(left_.begin(), left_.end(), [](Bytes left) { return left > 0; }))),
         below_(size),
         bits_(size * num_words()) {
     if constexpr (kWords == 0) {
@@ -112,26 +200,26 @@ class MatchingPeeler {
       for (auto* line : {&free_rows_, &queue_}) line->resize(size_);
       for (auto* line : {&free_columns_, &unseen_columns_}) line->resize(words_);
       length_of_row_.resize(size_);
-    }
-    std::fill(free_columns_.begin(), free_columns_.end(), 0);
-    for (std::uint32_t row = 0; row < size_; ++row) {
-      for (std::uint32_t column = 0; column < size_; ++column) {
-        if (entry(row, column) > 0) below_.add({row, column}, entry(row, column));
-      }
-      free_rows_[num_free_rows_++] = row;
-      set_bit(free_columns_.data(), row);
-      column_of_row_[row] = kNone;
+      pieces_.resize(size_);
     }
   }
 
-  void peel(Bytes line_sum, const MatchingVisitor& visit) {
-    while (line_sum > 0) {
+  void peel(const PieceVisitor& visit) {
+    bool is_sparse = false;
+    for (std::size_t num_rounds = 0; num_left_ > 0; ++num_rounds) {
+      if (!is_sparse && is_better_sparse(num_rounds)) {
+        is_sparse = true;
+        start_sparse();
+      } else if (num_rounds == 0) {
+        start_dense();
+      }
       for (std::size_t index = 0; index < num_free_rows_; ++index) augment(free_rows_[index]);
-      Bytes length = line_sum;
+      Bytes length = line_sum_;
       for (std::size_t row = 0; row < size_; ++row) length = std::min(length, length_of_row_[row]);
-      if (!visit(length, {column_of_row_.data(), size_})) return;
+      const std::size_t num_pieces = take(length);
+      if (num_pieces > 0 && !visit({pieces_.data(), num_pieces})) return;
       subtract(length);
-      line_sum -= length;
+      line_sum_ -= length;
     }
   }
 
@@ -148,16 +236,25 @@ class MatchingPeeler {
   std::uint64_t* bits_of(std::size_t row) { return bits_.data() + row * num_words(); }
   Bytes& entry(std::size_t row, std::size_t column) { return entries_[row * size_ + column]; }
 
+  bool is_better_sparse(std::size_t num_rounds) const;
+  void start_dense();
+  void start_sparse();
+  void free_all();
   void augment(std::uint32_t row);
   bool reach_free_column(std::size_t row);
   bool extend(std::size_t row);
   void flip_path(std::size_t row, std::size_t column);
   void lower_threshold();
+  std::size_t take(Bytes length);
   void subtract(Bytes length);
 
   std::size_t size_;
   std::size_t words_;
-  std::vector<Bytes> entries_;  // [row][column]; of matched ones length_of_row_ is right instead
+  std::vector<Bytes> left_;  // [row][column], without padding
+  Bytes line_sum_;           // of what is left with its padding
+  std::size_t num_left_;     // entries of left_ above zero
+  std::vector<Bytes>
+      entries_;  // [row][column], with padding; of matched ones length_of_row_ is right instead
   EntriesByLevel below_;
   Bytes threshold_ = std::numeric_limits<Bytes>::max();
   std::vector<std::uint64_t> bits_;  // [row][word]: entries of at least the threshold
@@ -167,12 +264,64 @@ class MatchingPeeler {
   PerLine<std::uint32_t> free_rows_;  // the first num_free_rows_
   std::size_t num_free_rows_ = 0;
   LineBits free_columns_;
+  PerLine<Piece> pieces_;  // of one round
   // State of one search for an augmenting path.
   LineBits unseen_columns_;
   PerLine<int> parent_row_;       // [column] of reached columns
   PerLine<std::uint32_t> queue_;  // rows reached, the first num_reached_
   std::size_t num_reached_ = 0;
 };
+
+/// Sparse rounds are at most one more than the entries that are left: a matrix of s entries, n lines each way
+/// and c connected parts takes s - 2n + c + 1 rounds at most, and the corner rule adds a forest. The rounds
+/// before them must leave room for that within n^2 - 2n + 2.
+template <std::size_t kWords>
+bool MatchingPeeler<kWords>::is_better_sparse(std::size_t num_rounds) const {
+  if (num_left_ > kSparseEntriesPerLine * size_) return false;
+  return num_rounds == 0 || num_rounds + num_left_ + 1 <= size_ * size_ - 2 * size_ + 2;
+}
+
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::start_dense() {
+  entries_ = left_;
+  Lack lack(size_, left_, line_sum_);
+  lack.spread_over(entries_);
+  lack.add_corner(entries_);
+  for (std::uint32_t row = 0; row < size_; ++row) {
+    for (std::uint32_t column = 0; column < size_; ++column) {
+      if (entry(row, column) > 0) below_.add({row, column}, entry(row, column));
+    }
+  }
+  free_all();
+}
+
+/// Starts anew with padding in few entries. All are admitted at once.
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::start_sparse() {
+  entries_ = left_;
+  Lack lack(size_, left_, line_sum_);
+  lack.add_to_present(entries_);
+  lack.add_corner(entries_);
+  threshold_ = 1;
+  std::fill(bits_.begin(), bits_.end(), 0);
+  for (std::size_t row = 0; row < size_; ++row) {
+    for (std::size_t column = 0; column < size_; ++column) {
+      if (entry(row, column) > 0) set_bit(bits_of(row), column);
+    }
+  }
+  free_all();
+}
+
+template <std::size_t kWords>
+void MatchingPeeler<kWords>::free_all() {
+  std::fill(free_columns_.begin(), free_columns_.end(), 0);
+  num_free_rows_ = 0;
+  for (std::uint32_t row = 0; row < size_; ++row) {
+    free_rows_[num_free_rows_++] = row;
+    set_bit(free_columns_.data(), row);
+    column_of_row_[row] = kNone;
+  }
+}
 
 /// Breadth-first search for an augmenting path from an unmatched row; the threshold falls until there is one.
 template <std::size_t kWords>
@@ -250,6 +399,25 @@ void MatchingPeeler<kWords>::lower_threshold() {
   below_.take_all(level, [&](Place place) { set_bit(bits_of(place.row), place.column); });
 }
 
+/// Lists in `pieces_` what the matched entries carry in a round of `length`: what is left first, then
+/// padding.
+template <std::size_t kWords>
+std::size_t MatchingPeeler<kWords>::take(Bytes length) {
+  std::size_t num_pieces = 0;
+  std::size_t num_emptied = 0;
+  for (std::size_t row = 0; row < size_; ++row) {
+    const int column = column_of_row_[row];
+    Bytes& left = left_[row * size_ + static_cast<std::size_t>(column)];
+    const Bytes amount = std::min(left, length);
+    left -= amount;
+    pieces_[num_pieces] = {static_cast<int>(row), column, amount, left};
+    num_pieces += static_cast<std::size_t>(amount > 0);
+    num_emptied += static_cast<std::size_t>(amount > 0 && left == 0);
+  }
+  num_left_ -= num_emptied;
+  return num_pieces;
+}
+
 /// Takes `length` off the matched entries; those that fall below the threshold leave the matching.
 template <std::size_t kWords>
 void MatchingPeeler<kWords>::subtract(Bytes length) {
@@ -267,69 +435,21 @@ void MatchingPeeler<kWords>::subtract(Bytes length) {
   }
 }
 
-/// The smallest peeler that is known to the compiler and fits; any size has the last.
-void peel_with_words(std::size_t size, std::vector<Bytes> entries, Bytes line_sum,
-                     const MatchingVisitor& visit) {
-  const std::size_t num_words = (size + 63) / 64;
-  if (num_words <= 1) return MatchingPeeler<1>(size, std::move(entries)).peel(line_sum, visit);
-  if (num_words <= 2) return MatchingPeeler<2>(size, std::move(entries)).peel(line_sum, visit);
-  if (num_words <= 5) return MatchingPeeler<5>(size, std::move(entries)).peel(line_sum, visit);
-  if (num_words <= 16) return MatchingPeeler<16>(size, std::move(entries)).peel(line_sum, visit);
-  MatchingPeeler<0>(size, std::move(entries)).peel(line_sum, visit);
-}
-
 }  // namespace
 
-std::vector<Bytes> padding_to_line_sum(int size, std::span<const Bytes> entries, Bytes line_sum) {
-  const auto n = static_cast<std::size_t>(size);
-  std::vector<Bytes> row_lack(n, line_sum);
-  std::vector<Bytes> column_lack(n, line_sum);
-  for (std::size_t row = 0; row < n; ++row) {
-    for (std::size_t column = 0; column < n; ++column) {
-      row_lack[row] -= entries[row * n + column];
-      column_lack[column] -= entries[row * n + column];
-    }
-  }
-  WideInteger total = 0;
-  for (const Bytes lack : row_lack) total += lack;
-  std::vector<Bytes> padding(n * n);
-  if (total == 0) return padding;
-  const std::vector<Bytes> row_share = row_lack;
-  const std::vector<Bytes> column_share = column_lack;
-  for (std::size_t row = 0; row < n; ++row) {
-    for (std::size_t column = 0; column < n; ++column) {
-      const auto bytes =
-          static_cast<Bytes>(WideInteger{row_share[row]} * WideInteger{column_share[column]} / total);
-      padding[row * n + column] = bytes;
-      row_lack[row] -= bytes;
-      column_lack[column] -= bytes;
-    }
-  }
-  // What rounding left: the north-west corner rule, at most 2n - 1 further entries.
-  for (std::size_t row = 0, column = 0; row < n && column < n;) {
-    const Bytes bytes = std::min(row_lack[row], column_lack[column]);
-    padding[row * n + column] += bytes;
-    row_lack[row] -= bytes;
-    column_lack[column] -= bytes;
-    if (row_lack[row] == 0) {
-      ++row;
-    } else {
-      ++column;
-    }
-  }
-  return padding;
-}
-
-void peel_perfect_matchings(int size, std::vector<Bytes> entries, const MatchingVisitor& visit) {
-  if (size == 0) return;
+void peel_rounds(int size, std::vector<Bytes> entries, const PieceVisitor& visit) {
   if (size > EntriesByLevel::kLargestSize) {
     throw std::invalid_argument("peeling: " + std::to_string(size) + " rows; there may be at most " +
                                 std::to_string(EntriesByLevel::kLargestSize));
   }
   const auto n = static_cast<std::size_t>(size);
-  Bytes line_sum = 0;
-  for (std::size_t column = 0; column < n; ++column) line_sum += entries[column];
-  peel_with_words(n, std::move(entries), line_sum, visit);
+  // The smallest peeler that is known to the compiler and fits; any size has the last.
+  const std::size_t num_words = (n + 63) / 64;
+  if (num_words <= 1) return MatchingPeeler<1>(n, std::move(entries)).peel(visit);
+  if (num_words <= 2) return MatchingPeeler<2>(n, std::move(entries)).peel(visit);
+  if (num_words <= 5) return MatchingPeeler<5>(n, std::move(entries)).peel(visit);
+  if (num_words <= 16) return MatchingPeeler<16>(n, std::move(entries)).peel(visit);
+  MatchingPeeler<0>(n, std::move(entries)).peel(visit);
 }
 
 }  // namespace aurora

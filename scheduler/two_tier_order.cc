@@ -18,7 +18,7 @@ namespace {
 
 /// Numbers of pieces that the relayed traffic is cut into at least: few fill the pipeline worse, many cost
 /// more start-ups.
-constexpr std::array kPiecesWithoutCost{64};
+constexpr std::array kPiecesWithoutCost{96};
 constexpr std::array kPiecesUnderCost{1, 2, 4, 8, 16, 32, 64, 128};
 
 /// What ports carry when every byte goes straight.

@@ -51,27 +51,23 @@ std::vector<Bytes> split_traffic(const TrafficMatrix& traffic, const UnitPorts& 
   return entries;
 }
 
-/// The part of each unit cell that is not padding, taken as matchings are peeled.
-Round take_merged_round(const UnitPorts& ports, std::span<const int> column_of_row, Bytes length,
-                        std::vector<Bytes>& real) {
-  const auto size = static_cast<std::size_t>(ports.count());
+/// A round of unit ports as one of ports: pieces of the same pair are merged.
+Round merged_round(const UnitPorts& ports, std::span<const Piece> pieces) {
   Round round;
   std::size_t first_of_owner = 0;
-  for (std::size_t row = 0; row < size; ++row) {
-    if (row > 0 && ports.owner[row] != ports.owner[row - 1]) first_of_owner = round.transfers.size();
-    const auto column = static_cast<std::size_t>(column_of_row[row]);
-    Bytes& left = real[row * size + column];
-    const Bytes bytes = std::min(left, length);
-    if (bytes == 0) continue;
-    left -= bytes;
-    const GpuId destination{ports.owner[column]};
+  for (const Piece& piece : pieces) {
+    const GpuId source{ports.owner[static_cast<std::size_t>(piece.row)]};
+    const GpuId destination{ports.owner[static_cast<std::size_t>(piece.column)]};
+    if (round.transfers.empty() || round.transfers.back().source != source) {
+      first_of_owner = round.transfers.size();
+    }
     const auto same = std::find_if(
         round.transfers.begin() + static_cast<std::ptrdiff_t>(first_of_owner), round.transfers.end(),
         [&](const Transfer& transfer) { return transfer.destination == destination; });
     if (same != round.transfers.end()) {
-      same->bytes += bytes;
+      same->bytes += piece.amount;
     } else {
-      round.transfers.push_back({{ports.owner[row]}, destination, bytes});
+      round.transfers.push_back({source, destination, piece.amount});
     }
   }
   return round;
@@ -106,27 +102,8 @@ void visit_unit_port_rounds(const TrafficMatrix& traffic, std::span<const double
                             const RoundVisitor& visit) {
   constexpr int kUnitsPerPort = 16;
   const UnitPorts units(unit_ports(ports, kUnitsPerPort * traffic.num_gpus()));
-  std::vector<Bytes> real = split_traffic(traffic, units);
-  const auto size = static_cast<std::size_t>(units.count());
-  Bytes line_sum = 0;
-  std::vector<Bytes> column_sums(size);
-  for (std::size_t row = 0; row < size; ++row) {
-    Bytes row_sum = 0;
-    for (std::size_t column = 0; column < size; ++column) {
-      row_sum += real[row * size + column];
-      column_sums[column] += real[row * size + column];
-    }
-    line_sum = std::max(line_sum, row_sum);
-  }
-  for (const Bytes sum : column_sums) line_sum = std::max(line_sum, sum);
-  if (line_sum == 0) return;
-  std::vector<Bytes> padded = padding_to_line_sum(units.count(), real, line_sum);
-  for (std::size_t index = 0; index < padded.size(); ++index) padded[index] += real[index];
-  peel_perfect_matchings(units.count(), std::move(padded),
-                         [&](Bytes length, std::span<const int> column_of_row) {
-                           Round round = take_merged_round(units, column_of_row, length, real);
-                           return round.transfers.empty() || visit(std::move(round));
-                         });
+  peel_rounds(units.count(), split_traffic(traffic, units),
+              [&](std::span<const Piece> pieces) { return visit(merged_round(units, pieces)); });
 }
 
 }  // namespace aurora

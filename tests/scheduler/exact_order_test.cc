@@ -98,6 +98,35 @@ TEST(ExactOrder, MeetsTheBoundAtTheLargestSums) {
   expect_exact(TrafficMatrix(3, entries));
 }
 
+/// Whatever the padding: a permutation can be carried at once, and few messages need few rounds.
+TEST(ExactOrder, TakesOneRoundForAPermutation) {
+  std::mt19937_64 random(9);
+  for (int n = 2; n <= 64; ++n) {
+    TrafficMatrix traffic = test::random_traffic(Family::kPermutation, n, random);
+    if (traffic.total() == 0) continue;
+    EXPECT_EQ(plan_order(OrderPolicy::kExact, traffic, {}).rounds.size(), 1U) << "seed 9, n " << n;
+  }
+}
+
+TEST(ExactOrder, TakesAtMostOneRoundMoreThanThereAreMessagesWhenTheyAreFew) {
+  std::mt19937_64 random(10);
+  for (int instance = 0; instance < 200; ++instance) {
+    const int n = 4 + instance % 61;
+    TrafficMatrix traffic(n);
+    for (int message = 0; message < 2 * n; ++message) {
+      traffic.set(static_cast<int>(random() % n), static_cast<int>(random() % n),
+                  static_cast<Bytes>(random() % 1'000'000));
+    }
+    std::size_t num_messages = 0;
+    for (int source = 0; source < n; ++source) {
+      for (const Bytes bytes : traffic.row(source)) num_messages += bytes > 0;
+    }
+    SCOPED_TRACE("seed 10, instance " + std::to_string(instance));
+    expect_exact(traffic);
+    EXPECT_LE(plan_order(OrderPolicy::kExact, traffic, {}).rounds.size(), num_messages + 1);
+  }
+}
+
 TEST(ExactOrder, OfNoTrafficHasNoRounds) {
   EXPECT_TRUE(plan_order(OrderPolicy::kExact, TrafficMatrix(0), {}).rounds.empty());
   EXPECT_TRUE(plan_order(OrderPolicy::kExact, TrafficMatrix(5), {}).rounds.empty());
