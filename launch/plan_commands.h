@@ -19,7 +19,8 @@ struct PlanOrderOptions {
   bool is_json = false;
 };
 
-/// One row per policy: predicted makespan (without start-ups), bound, their ratio, rounds, planning time.
+/// One row per policy: predicted makespan (without start-ups), bound, their ratio, pacing, rounds (without
+/// barriers: messages at the busiest side of a port), planning time.
 /// Makespan and bound are whole bytes through the busiest port when all ports are alike and no speed is
 /// given, microseconds otherwise. Throws Error naming file, flag and value.
 std::string plan_order_command(const PlanOrderOptions& options);

@@ -12,6 +12,7 @@
 #include "runtime/plan_io/nearest_name.h"
 #include "scheduler/fair_sharing.h"
 #include "scheduler/makespan_bound.h"
+#include "scheduler/port_order.h"
 
 namespace aurora {
 namespace {
@@ -24,7 +25,8 @@ struct OrderRow {
   double bound = 0;
   Bytes makespan_bytes = 0;  // when ports have no speed, instead: doubles would lose the last digits
   Bytes bound_bytes = 0;
-  std::size_t num_rounds = 0;
+  Pacing pacing = Pacing::kRounds;
+  int num_rounds = 0;
   double planning_us = 0;
 
   double ratio() const {
@@ -59,6 +61,8 @@ std::vector<double> chosen_ports(const PlanOrderOptions& options, int num_gpus) 
   return ports;
 }
 
+const char* pacing_name(Pacing pacing) { return pacing == Pacing::kPorts ? "ports" : "rounds"; }
+
 /// Bytes that pass the busiest port side in a round: the round's length when nobody is shared, a lower bound
 /// otherwise. Exact.
 Bytes busiest_side_bytes(const Round& round, int num_gpus) {
@@ -72,9 +76,9 @@ Bytes busiest_side_bytes(const Round& round, int num_gpus) {
   return busiest;
 }
 
-/// The order's length in bytes of a port. Exact for rounds without sharing; shared rounds, which need not end
-/// at a whole byte, are rounded up.
-Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
+/// The length in bytes of a port of an order of rounds. Exact for rounds without sharing; shared rounds,
+/// which need not end at a whole byte, are rounded up.
+Bytes makespan_of_rounds(const TransmissionOrder& order, int num_gpus) {
   const std::vector<double> unit_ports(static_cast<std::size_t>(num_gpus), 1.0);
   Bytes makespan = 0;
   for (const Round& round : order.rounds) {
@@ -84,12 +88,16 @@ Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
     constexpr Bytes kLargest = std::numeric_limits<Bytes>::max();
     const Bytes length = shared < 0x1p63 ? std::max(least, static_cast<Bytes>(shared)) : kLargest;
     if (length > kLargest - makespan) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  "the order's makespan exceeds 2^63 - 1 bytes, the largest that is printed");
+      throw std::overflow_error("the order's makespan exceeds 2^63 - 1 bytes");
     }
     makespan += length;
   }
   return makespan;
+}
+
+Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
+  if (order.pacing == Pacing::kRounds) return makespan_of_rounds(order, num_gpus);
+  return order.rounds.empty() ? 0 : port_order_makespan_bytes(order.rounds.front().transfers);
 }
 
 OrderRow plan_row(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options,
@@ -100,7 +108,8 @@ OrderRow plan_row(OrderPolicy policy, const TrafficMatrix& traffic, const OrderO
   const TransmissionOrder order = plan_order(policy, traffic, options);
   row.planning_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-  row.num_rounds = order.rounds.size();
+  row.pacing = order.pacing;
+  row.num_rounds = num_rounds(order);
   if (is_in_bytes) {
     row.makespan_bytes = makespan_in_bytes(order, traffic.num_gpus());
     row.bound_bytes = makespan_bound_bytes(traffic);
@@ -116,6 +125,7 @@ std::string as_json(const std::vector<OrderRow>& rows, bool is_in_bytes, int num
   for (const OrderRow& row : rows) {
     json entry = {{"policy", row.policy},
                   {"ratio", row.ratio()},
+                  {"pacing", pacing_name(row.pacing)},
                   {"rounds", row.num_rounds},
                   {"planning_us", row.planning_us}};
     if (is_in_bytes) {
@@ -136,9 +146,9 @@ std::string as_json(const std::vector<OrderRow>& rows, bool is_in_bytes, int num
 
 std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
   char line[160];
-  std::snprintf(line, sizeof line, "%-14s %18s %18s %8s %7s %12s\n", "policy",
+  std::snprintf(line, sizeof line, "%-14s %18s %18s %8s %7s %7s %12s\n", "policy",
                 is_in_bytes ? "makespan_bytes" : "makespan_us", is_in_bytes ? "bound_bytes" : "bound_us",
-                "ratio", "rounds", "planning_us");
+                "ratio", "pacing", "rounds", "planning_us");
   std::string text = line;
   char microseconds[2][32];
   for (const OrderRow& row : rows) {
@@ -146,8 +156,9 @@ std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
     std::snprintf(microseconds[1], sizeof microseconds[1], "%.3f", row.bound);
     const std::string makespan = is_in_bytes ? std::to_string(row.makespan_bytes) : microseconds[0];
     const std::string bound = is_in_bytes ? std::to_string(row.bound_bytes) : microseconds[1];
-    std::snprintf(line, sizeof line, "%-14s %18s %18s %8.4f %7zu %12.1f\n", row.policy.c_str(),
-                  makespan.c_str(), bound.c_str(), row.ratio(), row.num_rounds, row.planning_us);
+    std::snprintf(line, sizeof line, "%-14s %18s %18s %8.4f %7s %7d %12.1f\n", row.policy.c_str(),
+                  makespan.c_str(), bound.c_str(), row.ratio(), pacing_name(row.pacing), row.num_rounds,
+                  row.planning_us);
     text += line;
   }
   return text;
@@ -169,6 +180,8 @@ std::string plan_order_command(const PlanOrderOptions& options) {
       rows.push_back(plan_row(policy, traffic, order_options, is_in_bytes));
   } catch (const std::invalid_argument& error) {
     throw Error(ErrorKind::kInvalidArgument, error.what());
+  } catch (const std::overflow_error& error) {
+    throw Error(ErrorKind::kInvalidArgument, options.matrix.string() + ": " + error.what());
   }
   return options.is_json ? as_json(rows, is_in_bytes, traffic.num_gpus()) : as_table(rows, is_in_bytes);
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
+#include <stdexcept>
 
 namespace aurora {
 namespace {
@@ -31,6 +33,24 @@ double port_order_makespan_us(std::span<const Transfer> starts, std::span<const 
     makespan_us = std::max(makespan_us, end_us);
   }
   return makespan_us;
+}
+
+Bytes port_order_makespan_bytes(std::span<const Transfer> starts) {
+  const std::size_t num_gpus = num_gpus_of(starts);
+  std::vector<Bytes> send_free(num_gpus);
+  std::vector<Bytes> receive_free(num_gpus);
+  Bytes makespan = 0;
+  for (const Transfer& transfer : starts) {
+    Bytes& sender = send_free[static_cast<std::size_t>(transfer.source.value)];
+    Bytes& receiver = receive_free[static_cast<std::size_t>(transfer.destination.value)];
+    const Bytes start = std::max(sender, receiver);
+    if (transfer.bytes > std::numeric_limits<Bytes>::max() - start) {
+      throw std::overflow_error("the order's makespan exceeds 2^63 - 1 bytes");
+    }
+    sender = receiver = start + transfer.bytes;
+    makespan = std::max(makespan, sender);
+  }
+  return makespan;
 }
 
 int most_messages_of_a_side(std::span<const Transfer> starts) {

@@ -27,6 +27,10 @@ namespace aurora {
 double port_order_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
                               double message_cost_us);
 
+/// The same on equal ports, as bytes of one port: exact, without a cost per message. Throws
+/// std::overflow_error above 2^63 - 1.
+Bytes port_order_makespan_bytes(std::span<const Transfer> starts);
+
 /// The largest number of transfers at one side of one port.
 int most_messages_of_a_side(std::span<const Transfer> starts);
 

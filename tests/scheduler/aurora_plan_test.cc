@@ -2,10 +2,12 @@
 // reader computed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
 
 #include "kernels/error.h"
@@ -16,8 +18,11 @@
 #include "runtime/plan_io/traffic_file.h"
 #include "scheduler/baseline_placements.h"
 #include "scheduler/expert_load.h"
+#include "scheduler/order_policy.h"
 #include "scheduler/placement_problem.h"
 #include "scheduler/plan_evaluation.h"
+#include "tests/scheduler/order_simulation.h"
+#include "tests/scheduler/traffic_families.h"
 
 namespace aurora {
 namespace {
@@ -75,6 +80,48 @@ TEST_F(AuroraPlan, OrderGivesExactIntegersInBytes) {
       EXPECT_EQ(row.at("rounds"), 2);
     }
   }
+}
+
+/// Against a simulation of the same order that shares nothing with the command. Sums stay below 2^53, so that
+/// its doubles are exact.
+TEST_F(AuroraPlan, OrderWithoutBarriersIsToldAsSuchWithItsOwnMakespan) {
+  constexpr int kNumGpus = 8;
+  std::mt19937_64 random(31);
+  int num_without_barriers = 0;
+  for (int instance = 0; instance < 20; ++instance) {
+    SCOPED_TRACE("seed 31, instance " + std::to_string(instance));
+    const TrafficMatrix traffic = test::random_traffic(test::Family::kOneHotPair, kNumGpus, random);
+    std::string text;
+    for (int source = 0; source < kNumGpus; ++source) {
+      for (const Bytes bytes : traffic.row(source)) text += std::to_string(bytes) + " ";
+      text += "\n";
+    }
+    write("matrix.txt", text);
+    PlanOrderOptions options;
+    options.matrix = path("matrix.txt");
+    options.policy = "aurora";
+    options.round_cost_us = 0;
+    options.is_json = true;
+    const json row = json::parse(plan_order_command(options)).at("orders").at(0);
+    const TransmissionOrder order = plan_order(OrderPolicy::kAurora, traffic, {.round_cost_us = 0});
+    if (order.pacing == Pacing::kRounds) {
+      EXPECT_EQ(row.at("pacing"), "rounds");
+      EXPECT_EQ(row.at("rounds"), order.rounds.size());
+      continue;
+    }
+    ++num_without_barriers;
+    const std::vector<Transfer>& starts = order.rounds.front().transfers;
+    std::vector<int> messages(2 * kNumGpus);
+    for (const Transfer& transfer : starts) {
+      ++messages[static_cast<std::size_t>(transfer.source.value)];
+      ++messages[static_cast<std::size_t>(kNumGpus + transfer.destination.value)];
+    }
+    EXPECT_EQ(row.at("pacing"), "ports");
+    EXPECT_EQ(row.at("rounds"), *std::max_element(messages.begin(), messages.end()));
+    EXPECT_EQ(row.at("makespan").get<double>(),
+              test::naive_port_order_us(starts, std::vector<double>(kNumGpus, 1.0), 0));
+  }
+  EXPECT_GT(num_without_barriers, 0);
 }
 
 TEST_F(AuroraPlan, OrderTakesPortsAndNamesWhatIsWrong) {
