@@ -103,6 +103,11 @@ void add_place(CLI::App& app, aurora::PlanPlaceOptions& options) {
                    "copies beyond one of each expert, per model and layer")
       ->check(whole_number_from(0))
       ->capture_default_str();
+  place
+      ->add_option("--robustness-price", options.robustness_price,
+                   "part of the layer time that auto may give up to be safe on other traffic than recorded")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   place->add_option("--seed", options.seed, "seed of searches and random placements")
       ->check(whole_number_from(0, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str();

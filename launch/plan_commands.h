@@ -32,6 +32,7 @@ struct PlanPlaceOptions {
       evaluate;  // traffic of the same models to judge the plans by; empty: `traffic`
   std::string placement = "auto";
   int num_replicas = 0;
+  double robustness_price = 0.02;  // of auto; 0: plan for exactly this traffic
   std::uint64_t seed = 1;
   std::filesystem::path out;    // plan file; empty: none
   std::filesystem::path trace;  // Chrome trace of the plan's predicted timeline; empty: none

@@ -229,6 +229,7 @@ std::string plan_place_command(const PlanPlaceOptions& options) {
       read_cluster_file(options.cluster), read_traffic(options.traffic), read_traffic(options.evaluate), {}};
   inputs.options.seed = options.seed;
   inputs.options.num_replicas = options.num_replicas;
+  inputs.options.robustness_price = options.robustness_price;
   try {
     PlannedRow chosen = plan_row(policy, inputs);
     if (!chosen.plan) throw Error(ErrorKind::kInvalidArgument, chosen.row.failure);

@@ -133,15 +133,18 @@ bool has_single_slots(const LayerProblem& problem) {
   });
 }
 
+SearchEffort effort_of(const LayerProblem& problem, const PlacementOptions& options) {
+  const int num_gpus = std::max(kGpusOfFullEffort, problem.num_gpus());
+  return {.max_evaluations = options.search_evaluations * kGpusOfFullEffort / num_gpus, .seed = options.seed};
+}
+
 /// Exact for one model with single slots; for several, with branch and bound where that is quick. Else the
 /// best that the search finds.
 Assignment best_assignment(const LayerProblem& problem, const PlacementOptions& options) {
   const bool is_single = has_single_slots(problem);
   if (is_single && problem.num_models() == 1 && can_place_one_per_gpu(problem))
     return {best_single_assignment(problem)};
-  SearchEffort effort{.max_evaluations = options.search_evaluations, .seed = options.seed};
-  effort.max_evaluations =
-      effort.max_evaluations * kGpusOfFullEffort / std::max(kGpusOfFullEffort, problem.num_gpus());
+  SearchEffort effort = effort_of(problem, options);
   Assignment found = best_start(problem, options);
   if (is_single && can_branch_and_bound(problem)) {
     const SearchEffort quick{.max_evaluations = effort.max_evaluations / 8, .seed = options.seed};
@@ -172,8 +175,22 @@ Placements place_replicas(const LayerProblem& problem, Placements placements,
   return layer_time_us(problem, by_load) < layer_time_us(problem, placements) ? by_load : placements;
 }
 
+bool is_recorded(const LayerProblem& problem) {
+  return std::all_of(problem.demands.begin(), problem.demands.end(),
+                     [](const LayerDemand& demand) { return !demand.samples.is_empty(); });
+}
+
+/// The best assignment; where tokens were recorded, hedged against other traffic.
+Assignment safe_assignment(const LayerProblem& problem, const PlacementOptions& options) {
+  Assignment best = best_assignment(problem, options);
+  if (options.robustness_price == 0 || has_single_slots(problem) || !is_recorded(problem)) return best;
+  SearchEffort effort = effort_of(problem, options);
+  effort.max_evaluations /= 2;
+  return hedge_assignment(problem, best, options.robustness_price, effort);
+}
+
 Placements place_auto(const LayerProblem& problem, const PlacementOptions& options) {
-  Placements placements = to_placements(best_assignment(problem, options));
+  Placements placements = to_placements(safe_assignment(problem, options));
   if (options.num_replicas == 0) return placements;
   return place_replicas(problem, std::move(placements), options);
 }
@@ -237,6 +254,10 @@ DeploymentPlan plan_deployment(std::span<const ModelTraffic> traffic, const Clus
     throw std::invalid_argument("placement: " + std::to_string(options.num_replicas) + " replicas and " +
                                 std::to_string(options.search_evaluations) +
                                 " evaluations; neither may be negative");
+  }
+  if (!(options.robustness_price >= 0 && options.robustness_price <= 1)) {
+    throw std::invalid_argument("placement: robustness_price is " + std::to_string(options.robustness_price) +
+                                "; it is a part, from 0 to 1");
   }
   DeploymentPlan plan = plan_by_layers(traffic, cluster, [&](const LayerProblem& problem, std::size_t layer) {
     PlacementOptions layer_options = options;

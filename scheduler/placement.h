@@ -32,6 +32,10 @@ struct PlacementOptions {
   std::uint64_t seed = 1;
   std::int64_t search_evaluations = 40000;  // effort of kAuto, per layer; on more than 8 GPUs less
   int num_replicas = 0;  // copies beyond one of each expert, per model and layer; kAuto and kEplb
+  /// Part of the layer time on the given traffic that kAuto may give up to be safe on other traffic
+  /// (placement_search.h), where several experts share a GPU and the traffic has samples: then it is a record
+  /// of real tokens. Traffic without samples is taken as given. 0: always.
+  double robustness_price = 0.02;
 };
 
 std::string_view placement_policy_name(PlacementPolicy policy);

@@ -139,8 +139,9 @@ TEST(AutoPlacement, IsNeverWorseThanThePoliciesWithoutReplicas) {
                                     random));
     }
     const ClusterSpec cluster = test_cluster(6, instance % 4 < 2);
-    const double ours =
-        planned_time(models, cluster, plan_deployment(models, cluster, PlacementPolicy::kAuto, {}));
+    const PlacementOptions for_this_traffic{.robustness_price = 0};
+    const double ours = planned_time(
+        models, cluster, plan_deployment(models, cluster, PlacementPolicy::kAuto, for_this_traffic));
     for (const PlacementPolicy policy : all_placement_policies()) {
       if (policy == PlacementPolicy::kEplb) continue;  // it may use more memory
       EXPECT_LE(ours,
@@ -173,6 +174,62 @@ TEST(AutoPlacement, OfSeveralExpertsPerGpuIsWithinOnePercentOfBruteForce) {
   std::printf("auto / brute force: mean %.5f, worst %.5f (seed %llu)\n", sum / num_instances, worst,
               static_cast<unsigned long long>(seed));
   EXPECT_LE(sum / num_instances, 1.01);
+}
+
+/// The same tokens after the experts have changed places: another workload, with no memory of the popularity
+/// of single experts.
+ModelTraffic with_permuted_experts(const ModelTraffic& model, std::mt19937_64& random) {
+  std::vector<int> to(static_cast<std::size_t>(model.num_experts));
+  std::iota(to.begin(), to.end(), 0);
+  std::shuffle(to.begin(), to.end(), random);
+  ModelTraffic permuted = model;
+  LayerTraffic& layer = permuted.layers[0];
+  for (std::size_t source = 0; source < layer.dispatch.size(); ++source) {
+    for (std::size_t expert = 0; expert < to.size(); ++expert) {
+      layer.dispatch[source][to[expert]] = model.layers[0].dispatch[source][expert];
+    }
+    for (auto& token : layer.samples[source]) {
+      for (ExpertId& expert : token) expert.value = to[expert.value];
+    }
+  }
+  return permuted;
+}
+
+TEST(AutoPlacement, OfRecordedTokensPaysAtMostItsPriceAndIsSaferOnOtherTraffic) {
+  const std::uint64_t seed = 35;
+  std::mt19937_64 random(seed);
+  double safe = 0;
+  double fitted = 0;
+  for (int instance = 0; instance < 12; ++instance) {
+    const std::vector<ModelTraffic> models{
+        random_model({.num_experts = 48, .top_k = 4, .num_sources = 8}, random)};
+    const ClusterSpec cluster = test_cluster(8, instance % 2 == 1);
+    const DeploymentPlan hedged =
+        plan_deployment(models, cluster, PlacementPolicy::kAuto, {.robustness_price = 0.02});
+    const DeploymentPlan pure =
+        plan_deployment(models, cluster, PlacementPolicy::kAuto, {.robustness_price = 0});
+    EXPECT_LE(planned_time(models, cluster, hedged), 1.02 * planned_time(models, cluster, pure) * (1 + 1e-9))
+        << "seed " << seed << ", instance " << instance;
+    for (int other = 0; other < 20; ++other) {
+      const std::vector<ModelTraffic> drifted{with_permuted_experts(models[0], random)};
+      safe += planned_time(drifted, cluster, hedged);
+      fitted += planned_time(drifted, cluster, pure);
+    }
+  }
+  std::printf("after drift, hedged / fitted: %.4f (seed %llu)\n", safe / fitted,
+              static_cast<unsigned long long>(seed));
+  EXPECT_LT(safe, fitted);
+}
+
+TEST(AutoPlacement, TakesTrafficWithoutSamplesAsGiven) {
+  std::mt19937_64 random(36);
+  const std::vector<ModelTraffic> models{
+      random_model({.num_experts = 24, .top_k = 2, .num_sources = 4, .has_samples = false}, random)};
+  const ClusterSpec cluster = test_cluster(4, true);
+  EXPECT_EQ(plan_deployment(models, cluster, PlacementPolicy::kAuto, {}).models,
+            plan_deployment(models, cluster, PlacementPolicy::kAuto, {.robustness_price = 0}).models);
+  EXPECT_THROW(plan_deployment(models, cluster, PlacementPolicy::kAuto, {.robustness_price = -0.1}),
+               std::invalid_argument);
 }
 
 TEST(AutoPlacement, OfTwoModelsIsCloseToBruteForce) {
