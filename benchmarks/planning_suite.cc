@@ -1,5 +1,6 @@
 // How long planning takes, by size and family of traffic, beside the bars that the planner was built to.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "kernels/error.h"
 #include "runtime/plan_io/import_traffic.h"
 #include "scheduler/bounded_order.h"
+#include "scheduler/fair_sharing.h"
 #include "scheduler/layer_time.h"
 #include "scheduler/makespan_bound.h"
 #include "scheduler/order_policy.h"
@@ -101,6 +103,22 @@ PreparedCase prepare_orders(std::vector<TrafficMatrix> matrices, const PlanOrder
           }};
 }
 
+/// The makespan by the planner's own model, without start-ups; nothing is promised of it.
+PreparedCase prepare_orders(std::vector<TrafficMatrix> matrices, const PlanOrder& plan,
+                            const std::vector<double>& ports) {
+  const auto inputs = std::make_shared<const std::vector<TrafficMatrix>>(std::move(matrices));
+  return {inputs->size(), [=](std::size_t input) { plan((*inputs)[input]); },
+          [=](std::size_t input) {
+            const TrafficMatrix& traffic = (*inputs)[input];
+            const TransmissionOrder order = plan(traffic);
+            return Outcome{.bytes = static_cast<double>(traffic.total()),
+                           .rounds = static_cast<double>(num_rounds(order)),
+                           .bound = makespan_bound_us(traffic, {.ports = ports}),
+                           .makespan = predicted_makespan_us(order, ports, 0),
+                           .num_wrong = num_differing(carried_traffic(order, traffic.num_gpus()), traffic)};
+          }};
+}
+
 std::vector<TrafficMatrix> matrices_of(test::Family family, int num_gpus, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const int count = num_gpus <= 8 ? 64 : num_gpus <= 64 ? 8 : num_gpus <= 320 ? 2 : 1;
@@ -162,6 +180,33 @@ void add_bounded_orders(const SuiteOptions& options, std::vector<CaseOf>& cases)
                        return prepare_orders(matrices_of(family, kNumGpus, seed), plan,
                                              1 + kTolerance + 1e-9);
                      }});
+  }
+}
+
+/// The policy that Aurora uses, at 10 us per round: 320 equal ports of 100 Gbit/s, and few of four speeds.
+void add_aurora_orders(const SuiteOptions& options, std::vector<CaseOf>& cases) {
+  struct Setting {
+    int num_gpus;
+    bool has_equal_ports;
+  };
+  for (const Setting setting : {Setting{320, true}, {8, false}, {16, false}}) {
+    OrderOptions order;
+    for (int gpu = 0; gpu < setting.num_gpus; ++gpu) {
+      constexpr std::array kSpeeds{12500.0, 10000.0, 6250.0, 5000.0};
+      order.ports.push_back(kSpeeds[setting.has_equal_ports ? 0 : gpu % kSpeeds.size()]);
+    }
+    const PlanOrder plan = [=](const TrafficMatrix& traffic) {
+      return plan_order(OrderPolicy::kAurora, traffic, order);
+    };
+    for (const test::Family family :
+         {test::Family::kUniform, test::Family::kZipfBoth, test::Family::kBalancedUneven}) {
+      cases.push_back({std::string("aurora ") + std::to_string(setting.num_gpus) +
+                           (setting.has_equal_ports ? " " : " unequal ") + test::family_name(family),
+                       setting.num_gpus, 0, [=, seed = options.seed] {
+                         return prepare_orders(matrices_of(family, setting.num_gpus, seed), plan,
+                                               order.ports);
+                       }});
+    }
   }
 }
 
@@ -324,6 +369,7 @@ void run_planning_suite(const SuiteOptions& options, const RowVisitor& visit) {
   std::vector<CaseOf> cases;
   add_exact_orders(options, cases);
   add_bounded_orders(options, cases);
+  add_aurora_orders(options, cases);
   add_two_tiers(options, cases);
   add_placements(options, cases);
   for (const CaseOf& subject : cases) {

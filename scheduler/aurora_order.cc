@@ -22,6 +22,12 @@ namespace {
 // long it is worth to search, not what is right.
 constexpr double kExtensionUs = 0.1;        // PortSearch: one extension weighed
 constexpr double kFlowOfFillingUs = 0.004;  // fair sharing: one flow in one change of the rates
+constexpr double kFlowOfCrowdUs = 0.02;     // the same at hundreds of GPUs, out of the nearest caches
+constexpr double kEntryOfExactUs = 0.1;     // exact order: one entry of the matrix
+
+/// Above this many GPUs only the group and the exact order's prefixes are weighed, and even these only where
+/// they may gain what they cost: the other policies take seconds to plan there.
+constexpr int kMostSearchedGpus = 64;
 
 /// Of a fair filling among the searches for rate-shared rounds.
 double filling_price_us(int num_gpus) { return 0.25 + 0.0015 * num_gpus * num_gpus; }
@@ -29,7 +35,9 @@ double filling_price_us(int num_gpus) { return 0.25 + 0.0015 * num_gpus * num_gp
 double simulation_price_us(std::size_t num_flows) {
   constexpr std::size_t kCoarseSteps = 128;  // see kExactFlows
   const std::size_t num_changes = num_flows > kExactFlows ? kCoarseSteps : num_flows;
-  return kFlowOfFillingUs * static_cast<double>(num_flows * num_changes);
+  const double flow_us =
+      num_flows > kMostSearchedGpus * kMostSearchedGpus ? kFlowOfCrowdUs : kFlowOfFillingUs;
+  return flow_us * static_cast<double>(num_flows * num_changes);
 }
 
 /// Searches end here whatever may be gained: some tens of milliseconds.
@@ -120,6 +128,12 @@ class OrderSearch {
   bool can_win(int num_rounds) const {
     return num_rounds <= max_rounds_ && bound_us_ + num_rounds * cost_us_ < best_us_;
   }
+
+  /// Whether any order can gain enough on the group, which takes at most twice the bound, to pay for
+  /// `planning_us`.
+  bool may_pay_for(double planning_us) const { return cost_us_ == 0 || 2 * planning_us < bound_us_; }
+  /// The same when the group has been weighed.
+  bool may_still_pay_for(double planning_us) const { return is_worth(planning_us, bound_us_ + 2 * cost_us_); }
 
   void consider_group();
   void consider_narrow_beams();
@@ -327,9 +341,25 @@ void OrderSearch::consider_rest_as_group(std::vector<Prefix> prefixes, std::vect
   best_ = {.rounds = std::move(rounds)};
 }
 
+TransmissionOrder order_of_many(const TrafficMatrix& traffic, const OrderOptions& options) {
+  OrderSearch search(traffic, options);
+  const auto n = static_cast<std::size_t>(traffic.num_gpus());
+  if (search.group_is_certainly_best() || !search.may_pay_for(simulation_price_us(n * n))) {
+    return concurrent_group(traffic);
+  }
+  search.consider_group();
+  if (search.can_win(2) && search.may_still_pay_for(kEntryOfExactUs * static_cast<double>(n * n))) {
+    search.consider_prefixes([&](const auto& visit) { visit_exact_rounds(traffic, options.ports, visit); },
+                             one_to_one_us);
+    if (search.can_win(2) && !has_equal_ports(options.ports)) search.consider_rate_shared_rounds();
+  }
+  return search.take_best();
+}
+
 }  // namespace
 
 TransmissionOrder aurora_order(const TrafficMatrix& traffic, const OrderOptions& options) {
+  if (traffic.num_gpus() > kMostSearchedGpus) return order_of_many(traffic, options);
   OrderSearch search(traffic, options);
   if (search.group_is_certainly_best()) return concurrent_group(traffic);
   search.consider_group();

@@ -11,7 +11,7 @@
 //    order) followed by one concurrent group of all that is left; and the exact order itself, with barriers
 //    and without.
 // The judge is the model of fair_sharing.h and port_order.h with `round_cost_us` per round or message; by it
-// the choice never loses to another policy of the table.
+// the choice never loses to another policy of the table, up to 64 GPUs.
 //
 // Planning takes time of its own, at run time, before every exchange. Candidates are therefore skipped when a
 // lower bound shows that they cannot win, and where a search can be short or long (the width of the beam, the
@@ -20,6 +20,10 @@
 // rounds only quality counts, up to a fixed effort. Effort is counted, not timed: the choice is the same on
 // every machine. One concurrent group takes at most twice the bound under max-min fairness (at every moment
 // one of a transfer's two ports is full), so small exchanges are decided without any search.
+//
+// Above 64 GPUs the searches without barriers and the other policies would take seconds: only the group and
+// the prefixes of the exact (and rate-shared) order are weighed, each only where planning it may pay, so that
+// a short exchange of many GPUs runs as one group.
 #pragma once
 
 #include "scheduler/order_policy.h"

@@ -103,6 +103,21 @@ TEST(AuroraOrder, ChoosesTheConcurrentGroupWhenRoundsAreDear) {
   EXPECT_EQ(plan_order(OrderPolicy::kAurora, traffic, options).rounds.size(), 1u);
 }
 
+TEST(AuroraOrder, OfManyGpusIsAGroupWhenShortAndGainsOnTheGroupWhenLong) {
+  constexpr int kNumGpus = 72;
+  std::mt19937_64 random(14);
+  const OrderOptions options{.round_cost_us = 10};
+  const auto traffic = [&](double scale) {
+    return test::random_traffic(Family::kBalancedUneven, kNumGpus, random, scale);
+  };
+  EXPECT_EQ(plan_order(OrderPolicy::kAurora, traffic(1e6), options).rounds.size(), 1U) << "seed 14";
+  const TrafficMatrix large = traffic(1e10);
+  const TransmissionOrder order = plan_order(OrderPolicy::kAurora, large, options);
+  EXPECT_EQ(carried_traffic(order, kNumGpus), large);
+  EXPECT_LT(predicted(OrderPolicy::kAurora, large, options), predicted(OrderPolicy::kGroup, large, options));
+  EXPECT_LE(predicted(OrderPolicy::kAurora, large, options), predicted(OrderPolicy::kExact, large, options));
+}
+
 TEST(AuroraOrder, MeetsTheBoundWhenRoundsAreFree) {
   std::mt19937_64 random(15);
   for (const Family family : test::all_families()) {
