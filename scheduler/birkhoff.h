@@ -37,7 +37,11 @@ struct Piece {
 /// rows, nothing twice of a row or column. `visit` returns false to stop early. The longest pieces of the
 /// rounds sum to the largest line of `entries`. Deterministic. Throws std::invalid_argument when `size` is
 /// above 65535.
+enum class RoundSequence {
+  kLongestFirst,  // roughly: for those who stop early or weigh the first rounds
+  kAny,           // all rounds are wanted: the quickest to plan
+};
 using PieceVisitor = std::function<bool(std::span<const Piece> pieces)>;
-void peel_rounds(int size, std::vector<Bytes> entries, const PieceVisitor& visit);
+void peel_rounds(int size, std::vector<Bytes> entries, RoundSequence sequence, const PieceVisitor& visit);
 
 }  // namespace aurora

@@ -29,8 +29,9 @@ std::vector<Bytes> entries_of(const TrafficMatrix& traffic) {
 /// Decomposes `durations` and visits the rounds. `bytes_of(piece)` are the bytes that a piece of a duration
 /// carries.
 template <class BytesOf>
-void visit_rounds(int size, std::vector<Bytes> durations, const RoundVisitor& visit, BytesOf bytes_of) {
-  peel_rounds(size, std::move(durations), [&](std::span<const Piece> pieces) {
+void visit_rounds(int size, std::vector<Bytes> durations, RoundSequence sequence, const RoundVisitor& visit,
+                  BytesOf bytes_of) {
+  peel_rounds(size, std::move(durations), sequence, [&](std::span<const Piece> pieces) {
     Round round;
     round.transfers.resize(pieces.size());
     std::size_t num_transfers = 0;
@@ -84,22 +85,28 @@ class Ticks {
   std::vector<double> bytes_per_tick_;
 };
 
+void visit_rounds_in(RoundSequence sequence, const TrafficMatrix& traffic, std::span<const double> ports,
+                     const RoundVisitor& visit) {
+  const int size = traffic.num_gpus();
+  if (has_equal_ports(ports)) {
+    visit_rounds(size, entries_of(traffic), sequence, visit, [](const Piece& piece) { return piece.amount; });
+    return;
+  }
+  Ticks ticks(traffic, ports);
+  visit_rounds(size, ticks.durations(), sequence, visit,
+               [&](const Piece& piece) { return ticks.take(piece); });
+}
+
 }  // namespace
 
 void visit_exact_rounds(const TrafficMatrix& traffic, std::span<const double> ports,
                         const RoundVisitor& visit) {
-  const int size = traffic.num_gpus();
-  if (has_equal_ports(ports)) {
-    visit_rounds(size, entries_of(traffic), visit, [](const Piece& piece) { return piece.amount; });
-    return;
-  }
-  Ticks ticks(traffic, ports);
-  visit_rounds(size, ticks.durations(), visit, [&](const Piece& piece) { return ticks.take(piece); });
+  visit_rounds_in(RoundSequence::kLongestFirst, traffic, ports, visit);
 }
 
 TransmissionOrder exact_order(const TrafficMatrix& traffic, std::span<const double> ports) {
   TransmissionOrder order;
-  visit_exact_rounds(traffic, ports, [&](Round&& round) {
+  visit_rounds_in(RoundSequence::kAny, traffic, ports, [&](Round&& round) {
     order.rounds.push_back(std::move(round));
     return true;
   });

@@ -20,6 +20,7 @@ using RoundVisitor = std::function<bool(Round&& round)>;
 void visit_exact_rounds(const TrafficMatrix& traffic, std::span<const double> ports,
                         const RoundVisitor& visit);
 
+/// The rounds in whatever sequence is planned quickest.
 TransmissionOrder exact_order(const TrafficMatrix& traffic, std::span<const double> ports);
 
 }  // namespace aurora

@@ -102,7 +102,7 @@ void visit_unit_port_rounds(const TrafficMatrix& traffic, std::span<const double
                             const RoundVisitor& visit) {
   constexpr int kUnitsPerPort = 16;
   const UnitPorts units(unit_ports(ports, kUnitsPerPort * traffic.num_gpus()));
-  peel_rounds(units.count(), split_traffic(traffic, units),
+  peel_rounds(units.count(), split_traffic(traffic, units), RoundSequence::kLongestFirst,
               [&](std::span<const Piece> pieces) { return visit(merged_round(units, pieces)); });
 }
 
