@@ -13,8 +13,8 @@
 // entries as can be, and its matchings are peeled with entries staying matched until they are empty. That
 // takes at most one round more than there are real entries left.
 //
-// Generic traffic takes 3 n to 4 n rounds at 8 to 1024 lines, balanced traffic, which has no padding, 4 n to
-// 6 n. Every round empties at least one entry, so there are at most n^2 - 2n + 2 rounds.
+// Generic traffic takes 2 n to 5 n rounds at 8 to 1024 lines, balanced traffic, which has no padding, 4 n to
+// 7 n. Every round empties at least one entry, so there are at most n^2 - 2n + 2 rounds.
 #pragma once
 
 #include <functional>
