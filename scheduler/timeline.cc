@@ -45,23 +45,37 @@ struct Flow {
   std::size_t turn;
   double bytes;
   double rate = 0;
+  std::size_t sending_side = 0;
+  std::size_t receiving_side = 0;
 };
 
-/// The flows that are under way, and how fast each is.
+/// The flows that are under way, and how fast each is. Rates are kept until a flow of the same or an earlier
+/// turn comes or goes.
 class FluidWire {
  public:
   explicit FluidWire(const ClusterSpec& cluster) : cluster_(cluster), num_gpus_(cluster.gpus.size()) {
     // Four sides of each GPU: port sending and receiving, link sending and receiving.
     const std::vector<double> ports = port_bandwidths(cluster);
     const std::vector<double> links(num_gpus_, cluster.link_gbps * kBytesPerUsOfGbps);
-    for (const auto* sides : {&ports, &ports, &links, &links}) {
-      full_capacity_.insert(full_capacity_.end(), sides->begin(), sides->end());
+    full_capacity_.insert(full_capacity_.end(), ports.begin(), ports.end());
+    full_capacity_.insert(full_capacity_.end(), ports.begin(), ports.end());
+    if (cluster.link_gbps > 0) {
+      full_capacity_.insert(full_capacity_.end(), links.begin(), links.end());
+      full_capacity_.insert(full_capacity_.end(), links.begin(), links.end());
     }
+    load_.resize(full_capacity_.size());
   }
 
-  void add(const Flow& flow) {
-    flows_.push_back(flow);
-    is_stale_ = true;
+  void add(Flow flow) {
+    const bool is_linked =
+        cluster_.link_gbps > 0 && cluster_.gpus[flow.sender.gpu].node == cluster_.gpus[flow.receiver].node;
+    flow.sending_side = flow.sender.gpu + (is_linked ? 2 * num_gpus_ : 0);
+    flow.receiving_side = flow.receiver + (is_linked ? 3 * num_gpus_ : num_gpus_);
+    first_stale_turn_ = std::min(first_stale_turn_, flow.turn);
+    const auto place =
+        std::upper_bound(flows_.begin(), flows_.end(), flow.turn,
+                         [](std::size_t turn, const Flow& other) { return turn < other.turn; });
+    flows_.insert(place, flow);
   }
   double next_end_us() {
     refresh_rates();
@@ -71,82 +85,96 @@ class FluidWire {
     }
     return least;
   }
-  /// Advances, and hands back the flows that have ended.
-  std::vector<Flow> advance(double us) {
-    std::vector<Flow> ended;
+  /// Advances, and hands back the flows that have ended, until the next call.
+  const std::vector<Flow>& advance(double us) {
+    ended_.clear();
     std::erase_if(flows_, [&](Flow& flow) {
       const double moved = flow.rate * us;
       const bool has_ended = moved >= flow.bytes * (1 - 1e-9);
       flow.bytes -= moved;
-      if (has_ended) ended.push_back(flow);
-      return has_ended;
+      if (!has_ended) return false;
+      first_stale_turn_ = std::min(first_stale_turn_, flow.turn);
+      ended_.push_back(flow);
+      return true;
     });
-    is_stale_ = is_stale_ || !ended.empty();
-    return ended;
+    return ended_;
   }
 
  private:
-  void refresh_rates();
-  void share(std::vector<Flow*>& open);
+  static constexpr std::size_t kNoTurn = std::numeric_limits<std::size_t>::max();
 
-  std::size_t sending_side(const Flow& flow) const {
-    return flow.sender.gpu + (is_linked(flow) ? 2 * num_gpus_ : 0);
-  }
-  std::size_t receiving_side(const Flow& flow) const {
-    return flow.receiver + (is_linked(flow) ? 3 * num_gpus_ : num_gpus_);
-  }
-  bool is_linked(const Flow& flow) const {
-    return cluster_.link_gbps > 0 && cluster_.gpus[flow.sender.gpu].node == cluster_.gpus[flow.receiver].node;
-  }
+  void refresh_rates();
+  void share(std::size_t first, std::size_t last);
+  std::size_t tightest_side(double& level) const;
 
   const ClusterSpec& cluster_;
   std::size_t num_gpus_;
   std::vector<double> full_capacity_;  // [side]
-  std::vector<Flow> flows_;
+  std::vector<Flow> flows_;            // by turn
+  std::size_t first_stale_turn_ = kNoTurn;
+  std::vector<Flow> ended_;
+  // Scratch of refresh_rates.
   std::vector<double> capacity_;  // [side] not yet given away
-  bool is_stale_ = false;
+  std::vector<double> load_;      // [side] bytes of open flows
+  std::vector<Flow*> open_;
 };
 
 /// The first exchange in turn takes what it can use, then the next one.
 void FluidWire::refresh_rates() {
-  if (!is_stale_) return;
-  is_stale_ = false;
+  if (first_stale_turn_ == kNoTurn) return;
   capacity_ = full_capacity_;
-  std::stable_sort(flows_.begin(), flows_.end(),
-                   [](const Flow& a, const Flow& b) { return a.turn < b.turn; });
   for (std::size_t first = 0; first < flows_.size();) {
-    std::vector<Flow*> open;
     const std::size_t turn = flows_[first].turn;
-    for (; first < flows_.size() && flows_[first].turn == turn; ++first) open.push_back(&flows_[first]);
-    share(open);
+    std::size_t last = first;
+    while (last < flows_.size() && flows_[last].turn == turn) ++last;
+    if (turn >= first_stale_turn_) {
+      share(first, last);
+    } else {
+      for (std::size_t index = first; index < last; ++index) {
+        capacity_[flows_[index].sending_side] -= flows_[index].rate;
+        capacity_[flows_[index].receiving_side] -= flows_[index].rate;
+      }
+    }
+    first = last;
   }
+  first_stale_turn_ = kNoTurn;
+}
+
+/// The side that is full first when all open flows grow in proportion to their bytes, and at which rate per
+/// byte.
+std::size_t FluidWire::tightest_side(double& level) const {
+  std::size_t tightest = 0;
+  level = kNever;
+  for (std::size_t side = 0; side < load_.size(); ++side) {
+    if (load_[side] <= 0) continue;
+    // What rounding has left of a full port is nothing.
+    const double left = capacity_[side] < 1e-9 * full_capacity_[side] ? 0 : capacity_[side];
+    if (left < level * load_[side]) {
+      level = left / load_[side];
+      tightest = side;
+    }
+  }
+  return tightest;
 }
 
 /// Progressive filling with weights: all open flows grow in proportion to their bytes until a port is full,
 /// whose flows then keep their rates.
-void FluidWire::share(std::vector<Flow*>& open) {
-  while (!open.empty()) {
-    std::vector<double> load(capacity_.size());
-    for (const Flow* flow : open) {
-      load[sending_side(*flow)] += flow->bytes;
-      load[receiving_side(*flow)] += flow->bytes;
+void FluidWire::share(std::size_t first, std::size_t last) {
+  open_.clear();
+  for (std::size_t index = first; index < last; ++index) open_.push_back(&flows_[index]);
+  while (!open_.empty()) {
+    std::fill(load_.begin(), load_.end(), 0);
+    for (const Flow* flow : open_) {
+      load_[flow->sending_side] += flow->bytes;
+      load_[flow->receiving_side] += flow->bytes;
     }
-    std::size_t tightest = 0;
-    double least = kNever;
-    for (std::size_t side = 0; side < load.size(); ++side) {
-      if (load[side] <= 0) continue;
-      // What rounding has left of a full port is nothing.
-      const double left = capacity_[side] < 1e-9 * full_capacity_[side] ? 0 : capacity_[side];
-      if (left / load[side] < least) {
-        least = left / load[side];
-        tightest = side;
-      }
-    }
-    std::erase_if(open, [&](Flow* flow) {
-      if (sending_side(*flow) != tightest && receiving_side(*flow) != tightest) return false;
-      flow->rate = least * flow->bytes;
-      capacity_[sending_side(*flow)] -= flow->rate;
-      capacity_[receiving_side(*flow)] -= flow->rate;
+    double level = 0;
+    const std::size_t tightest = tightest_side(level);
+    std::erase_if(open_, [&](Flow* flow) {
+      if (flow->sending_side != tightest && flow->receiving_side != tightest) return false;
+      flow->rate = level * flow->bytes;
+      capacity_[flow->sending_side] -= flow->rate;
+      capacity_[flow->receiving_side] -= flow->rate;
       return true;
     });
   }

@@ -15,6 +15,8 @@
 #include "scheduler/placement_problem.h"
 #include "scheduler/placement_state.h"
 #include "scheduler/sample_bits.h"
+#include "scheduler/simulated_choice.h"
+#include "scheduler/timeline.h"
 #include "tests/scheduler/random_models.h"
 
 namespace aurora {
@@ -147,7 +149,7 @@ TEST(BranchAndBound, RefusesWhatItCannotSolve) {
   EXPECT_FALSE(can_branch_and_bound(problem_of(setting, 1))) << "links inside nodes";
 }
 
-TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimum) {
+TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimumOrTiesWithIt) {
   const std::uint64_t seed = 64;
   std::mt19937_64 random(seed);
   for (int instance = 0; instance < 40; ++instance) {
@@ -162,9 +164,47 @@ TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimum) {
     for (const ModelPlacement& model : plan.models) placements.push_back(model.layers[0]);
     const LayerProblem problem = problem_of(setting, 1);
     const double best = least_time_us(problem);
-    EXPECT_NEAR(layer_time_us(problem, placements), best, 1e-9 * best)
+    // Of several models' placements within 0.4 % the event simulation chooses.
+    const double tie = experts.size() > 1 ? 0.004 : 1e-9;
+    EXPECT_GE(layer_time_us(problem, placements), best * (1 - 1e-9));
+    EXPECT_LE(layer_time_us(problem, placements), best * (1 + tie) * (1 + 1e-9))
         << "seed " << seed << ", instance " << instance;
   }
+}
+
+double simulated_us(const LayerProblem& problem, const Assignment& assignment) {
+  std::vector<std::vector<LayerWork>> work;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    work.push_back({layer_work(problem.demands[model], placement_of(assignment[model]),
+                               *problem.models[model], *problem.cluster)});
+  }
+  return simulate_layers(work, *problem.cluster, Execution::kOverlapped).makespan_us;
+}
+
+TEST(ChoiceBySimulation, LowersTheSimulatedTimeAndKeepsToItsToleranceAndTheSlots) {
+  const std::uint64_t seed = 67;
+  std::mt19937_64 random(seed);
+  int num_faster = 0;
+  for (int instance = 0; instance < 40; ++instance) {
+    const Setting setting = random_setting({5, 4}, 5, instance % 2 == 0, random);
+    const LayerProblem problem = problem_of(setting, 1);
+    Assignment start{{0, 1, 2, 3, 4}, {0, 1, 2, 3}};
+    for (auto& gpus : start) std::shuffle(gpus.begin(), gpus.end(), random);
+    const double tolerance = instance % 3 * 0.05;
+    const Assignment chosen =
+        choose_by_simulation(problem, start, {.tolerance = tolerance, .max_simulations = 20});
+    EXPECT_LE(layer_time_us(problem, chosen), layer_time_us(problem, start) * (1 + tolerance) * (1 + 1e-9))
+        << "seed " << seed << ", instance " << instance;
+    EXPECT_LE(simulated_us(problem, chosen), simulated_us(problem, start) * (1 + 1e-9))
+        << "seed " << seed << ", instance " << instance;
+    num_faster += simulated_us(problem, chosen) < simulated_us(problem, start) * (1 - 1e-6);
+    for (std::vector<int> gpus : chosen) {
+      std::sort(gpus.begin(), gpus.end());
+      EXPECT_EQ(std::adjacent_find(gpus.begin(), gpus.end()), gpus.end()) << "one expert on a GPU";
+    }
+    EXPECT_EQ(choose_by_simulation(problem, start, {.tolerance = tolerance, .max_simulations = 1}), start);
+  }
+  EXPECT_GE(num_faster, 30) << "a random start leaves much to gain";
 }
 
 TEST(LayerTimeBound, IsNeverAboveTheBestOfAllPlacements) {

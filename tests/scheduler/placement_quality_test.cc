@@ -160,6 +160,7 @@ void expect_close_to_optimum(const Shape& shape) {
   EXPECT_LE(figures.ratio.mean(), 1.001);
   EXPECT_LE(figures.ratio.largest(), 1.02);
   EXPECT_LE(figures.simulated_ratio.mean(), 1.001);
+  EXPECT_LE(figures.simulated_ratio.largest(), 1.02);
   EXPECT_GT(figures.paper_ratio.mean(), figures.ratio.mean());
 }
 
