@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 
+#include "scheduler/copy_state.h"
 #include "scheduler/search_score.h"
 
 namespace aurora {
@@ -39,15 +40,17 @@ void sort_by_gpu(Replicas& replicas) {
 class ReplicaSearch {
  public:
   ReplicaSearch(const LayerProblem& problem, std::vector<LayerPlacement> start, std::int64_t max_evaluations)
-      : problem_(problem), placements_(std::move(start)), max_evaluations_(max_evaluations) {
+      : problem_(problem),
+        placements_(std::move(start)),
+        max_evaluations_(max_evaluations),
+        state_(problem, placements_) {
     for (std::size_t model = 0; model < problem.num_models(); ++model) {
-      loads_.push_back(load_of(model));
       std::vector<int>& count = num_on_.emplace_back(static_cast<std::size_t>(problem.num_gpus()));
       for (const Replicas& replicas : placements_[model].experts) {
         for (const ExpertReplica& replica : replicas) ++count[replica.gpu.value];
       }
     }
-    score_ = score_us(loads_);
+    score_ = score_us(state_.loads());
   }
 
   bool add_best_copy(std::size_t model);
@@ -59,16 +62,14 @@ class ReplicaSearch {
   Replicas& replicas(std::size_t model, int expert) { return placements_[model].experts[expert]; }
   bool has_room(std::size_t model, int gpu) const { return num_on_[model][gpu] < problem_.slots[model][gpu]; }
   bool is_spent() const { return evaluations_ >= max_evaluations_; }
-  LayerLoad load_of(std::size_t model) const {
-    return layer_load(problem_.demands[model], placements_[model], *problem_.models[model],
-                      *problem_.cluster);
-  }
-
-  /// Score of the placements as they are now, of which only `model` has changed.
-  double rescore(std::size_t model) {
+  /// Score of the placements as they are now, of which only the copies of `expert` may have changed.
+  double rescore(std::size_t model, int expert) {
     ++evaluations_;
-    std::swap(loads_[model], spare_ = load_of(model));
-    return score_us(loads_);
+    restore(model, expert);
+    return score_us(state_.loads());
+  }
+  void restore(std::size_t model, int expert) {
+    state_.set_copies(model, expert, placements_[model].experts[expert]);
   }
   /// Replaces the replicas of an expert if that lowers the score.
   bool try_replicas(std::size_t model, int expert, Replicas changed);
@@ -78,8 +79,7 @@ class ReplicaSearch {
   const LayerProblem& problem_;
   std::vector<LayerPlacement> placements_;
   std::int64_t max_evaluations_;
-  std::vector<LayerLoad> loads_;
-  LayerLoad spare_;
+  CopyState state_;
   std::vector<std::vector<int>> num_on_;  // [model][gpu]
   double score_ = 0;
   std::int64_t evaluations_ = 0;
@@ -88,7 +88,7 @@ class ReplicaSearch {
 bool ReplicaSearch::try_replicas(std::size_t model, int expert, Replicas changed) {
   Replicas& current = replicas(model, expert);
   std::swap(current, changed);
-  const double score = rescore(model);
+  const double score = rescore(model, expert);
   if (score < score_ * (1 - kLeastGain)) {
     score_ = score;
     for (const ExpertReplica& replica : changed) --num_on_[model][replica.gpu.value];
@@ -96,7 +96,7 @@ bool ReplicaSearch::try_replicas(std::size_t model, int expert, Replicas changed
     return true;
   }
   std::swap(current, changed);
-  std::swap(loads_[model], spare_);
+  restore(model, expert);
   return false;
 }
 
@@ -130,9 +130,9 @@ bool ReplicaSearch::add_best_copy(std::size_t model) {
       sort_by_gpu(changed);
       share_equally(changed);
       std::swap(replicas(model, expert), changed);
-      const double score = rescore(model);
+      const double score = rescore(model, expert);
       std::swap(replicas(model, expert), changed);
-      std::swap(loads_[model], spare_);
+      restore(model, expert);
       if (!best || score < best->score) best = Candidate{expert, std::move(changed), score};
     }
   }
@@ -155,14 +155,16 @@ bool ReplicaSearch::try_swap(std::size_t model, int expert_a, std::size_t index_
   b[index_b].gpu = gpu_a;
   sort_by_gpu(a);
   sort_by_gpu(b);
-  const double score = rescore(model);
+  restore(model, expert_a);
+  const double score = rescore(model, expert_b);
   if (score < score_ * (1 - kLeastGain)) {
     score_ = score;
     return true;
   }
   a = old_a;
   b = old_b;
-  std::swap(loads_[model], spare_);
+  restore(model, expert_a);
+  restore(model, expert_b);
   return false;
 }
 
@@ -219,14 +221,16 @@ void ReplicaSearch::tune_shares() {
 
 std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::vector<LayerPlacement> start,
                                               int num_replicas, std::int64_t max_evaluations) {
-  ReplicaSearch search(problem, std::move(start), max_evaluations);
+  ReplicaSearch search(problem, start, max_evaluations);
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
     for (int copy = 0; copy < num_replicas && search.add_best_copy(model); ++copy) {
     }
   }
   search.rearrange();
   search.tune_shares();
-  return search.take();
+  // The search may have looked at a part of the samples only.
+  std::vector<LayerPlacement> found = search.take();
+  return layer_time_us(problem, found) <= layer_time_us(problem, start) ? found : start;
 }
 
 }  // namespace aurora

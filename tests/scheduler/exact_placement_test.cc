@@ -9,6 +9,7 @@
 
 #include "scheduler/branch_and_bound.h"
 #include "scheduler/brute_force.h"
+#include "scheduler/copy_state.h"
 #include "scheduler/expert_slots.h"
 #include "scheduler/layer_time_bound.h"
 #include "scheduler/placement.h"
@@ -335,6 +336,64 @@ TEST(PlacementState, AgreesWithLayerTimesFromScratch) {
       EXPECT_NEAR(trial.layer_time_us, scratch, 1e-9 * scratch) << "seed " << seed << ", " << instance;
       EXPECT_NEAR(trial.score_us, state.score_us(), 1e-9 * trial.score_us);
       EXPECT_GE(trial.score_us, trial.layer_time_us);
+    }
+  }
+}
+
+/// One to three copies on distinct GPUs, with shares in eighths; one copy often has them all.
+std::vector<ExpertReplica> random_copies(int num_gpus, std::mt19937_64& random) {
+  std::vector<int> gpus(static_cast<std::size_t>(num_gpus));
+  std::iota(gpus.begin(), gpus.end(), 0);
+  std::shuffle(gpus.begin(), gpus.end(), random);
+  gpus.resize(1 + random() % 3);
+  std::sort(gpus.begin(), gpus.end());
+  std::vector<ExpertReplica> copies;
+  double left = 1;
+  for (const int gpu : gpus) {
+    const double share = copies.size() + 1 == gpus.size() ? left : static_cast<double>(1 + random() % 3) / 8;
+    copies.push_back({{gpu}, share});
+    left -= share;
+  }
+  return copies;
+}
+
+TEST(CopyState, AgreesWithLoadsFromScratchAfterManyChanges) {
+  const std::uint64_t seed = 68;
+  std::mt19937_64 random(seed);
+  for (int instance = 0; instance < 8; ++instance) {
+    const int num_gpus = 4;
+    Setting setting = random_setting({9, 6}, num_gpus, instance % 2 == 0, random);
+    if (instance % 4 < 2) {
+      setting.cluster.link_gbps = 400;
+      setting.cluster.gpus[3].node = setting.cluster.gpus[2].node = 1;
+    }
+    const LayerProblem problem = problem_of(setting, 9);
+    std::vector<LayerPlacement> placements;
+    for (const LayerDemand& demand : problem.demands) {
+      placements.push_back(placement_of(std::vector<int>(static_cast<std::size_t>(demand.num_experts))));
+    }
+    CopyState state(problem, placements);
+    for (int change = 0; change < 400; ++change) {
+      const std::size_t model = random() % 2;
+      const int expert = static_cast<int>(random() % placements[model].experts.size());
+      placements[model].experts[expert] = random_copies(num_gpus, random);
+      state.set_copies(model, expert, placements[model].experts[expert]);
+    }
+    for (std::size_t model = 0; model < 2; ++model) {
+      const LayerLoad expected =
+          layer_load(problem.demands[model], placements[model], *problem.models[model], *problem.cluster);
+      const LayerLoad& load = state.loads()[model];
+      for (int gpu = 0; gpu < num_gpus; ++gpu) {
+        const double tolerance = 1e-9 * layer_time_us(problem, placements);
+        EXPECT_NEAR(load.gate_us[gpu], expected.gate_us[gpu], tolerance);
+        EXPECT_NEAR(load.expert_us[gpu], expected.expert_us[gpu], tolerance);
+        EXPECT_NEAR(load.aggregate_us[gpu], expected.aggregate_us[gpu], tolerance);
+        EXPECT_NEAR(load.dispatch_send_us[gpu], expected.dispatch_send_us[gpu], tolerance)
+            << "seed " << seed << ", instance " << instance;
+        EXPECT_NEAR(load.dispatch_receive_us[gpu], expected.dispatch_receive_us[gpu], tolerance);
+        EXPECT_NEAR(load.combine_send_us[gpu], expected.combine_send_us[gpu], tolerance);
+        EXPECT_NEAR(load.combine_receive_us[gpu], expected.combine_receive_us[gpu], tolerance);
+      }
     }
   }
 }
