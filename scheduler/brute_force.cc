@@ -1,10 +1,14 @@
 #include "scheduler/brute_force.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
 
+#include "scheduler/baseline_placements.h"
+#include "scheduler/branch_and_bound.h"
 #include "scheduler/placement_problem.h"
+#include "scheduler/placement_search.h"
 #include "scheduler/placement_state.h"
 
 namespace aurora {
@@ -61,6 +65,48 @@ std::optional<DeploymentPlan> brute_force_deployment(std::span<const ModelTraffi
     return placements;
   });
   plan.placement_policy = "brute-force";
+  return plan;
+}
+
+namespace {
+
+/// Nothing when the proof runs out of trials.
+std::optional<Assignment> proven_optimum(const LayerProblem& problem, std::int64_t max_trials) {
+  Assignment start;
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    start.push_back(contiguous_assignment(problem.demands[model].num_experts, problem.slots[model]));
+  }
+  // From a good limit the proof is short; a little above it, so that there is something to find.
+  const Assignment good = improve_assignment(problem, start, {});
+  BranchAndBoundResult exact = branch_and_bound(
+      problem, {.limit_us = layer_time_us(problem, good) * (1 + 1e-6), .max_trials = max_trials});
+  if (!exact.is_proven) return std::nullopt;
+  return exact.assignment;
+}
+
+}  // namespace
+
+std::optional<DeploymentPlan> proven_deployment(std::span<const ModelTraffic> traffic,
+                                                const ClusterSpec& cluster, std::int64_t max_trials) {
+  const std::vector<LayerProblem> problems = layer_problems(traffic, cluster);
+  std::vector<Assignment> optima;
+  for (const LayerProblem& problem : problems) {
+    const bool is_single = std::all_of(problem.slots.begin(), problem.slots.end(), [](const auto& slots) {
+      return *std::max_element(slots.begin(), slots.end()) <= 1;
+    });
+    if (!is_single || !can_branch_and_bound(problem)) return std::nullopt;
+    std::optional<Assignment> optimum = proven_optimum(problem, max_trials);
+    if (!optimum) return std::nullopt;
+    optima.push_back(std::move(*optimum));
+  }
+  DeploymentPlan plan = plan_by_layers(traffic, cluster, [&](const LayerProblem&, std::size_t layer) {
+    std::vector<LayerPlacement> placements;
+    for (const std::vector<int>& gpu_of_expert : optima[layer]) {
+      placements.push_back(placement_of(gpu_of_expert));
+    }
+    return placements;
+  });
+  plan.placement_policy = "branch-and-bound";
   return plan;
 }
 

@@ -21,4 +21,11 @@ std::optional<DeploymentPlan> brute_force_deployment(std::span<const ModelTraffi
                                                      const ClusterSpec& cluster,
                                                      std::int64_t max_placements = 300000);
 
+/// The optimum of several models where memory leaves one expert of each on a GPU, by branch and bound
+/// (branch_and_bound.h): as good as trying all. Nothing when another layer is among them or the proof takes
+/// more than `max_trials` for one. Throws std::invalid_argument as plan_deployment does.
+std::optional<DeploymentPlan> proven_deployment(std::span<const ModelTraffic> traffic,
+                                                const ClusterSpec& cluster,
+                                                std::int64_t max_trials = 20'000'000);
+
 }  // namespace aurora

@@ -173,6 +173,24 @@ TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimumOrTiesWithIt) {
   }
 }
 
+TEST(ProvenDeployment, IsTheBestOfAllPlacementsOrNothing) {
+  const std::uint64_t seed = 66;
+  std::mt19937_64 random(seed);
+  for (int instance = 0; instance < 12; ++instance) {
+    Setting setting = random_setting({4, 3}, 4, false, random);
+    EXPECT_FALSE(proven_deployment(setting.models, setting.cluster)) << "room for all experts on a GPU";
+    for (ClusterGpu& gpu : setting.cluster.gpus) gpu.memory_bytes = 2 * setting.models[0].expert_bytes;
+    const auto plan = proven_deployment(setting.models, setting.cluster);
+    ASSERT_TRUE(plan);
+    std::vector<LayerPlacement> placements;
+    for (const ModelPlacement& model : plan->models) placements.push_back(model.layers[0]);
+    const LayerProblem problem = problem_of(setting, 1);
+    const double best = least_time_us(problem);
+    EXPECT_NEAR(layer_time_us(problem, placements), best, 1e-9 * best)
+        << "seed " << seed << ", instance " << instance;
+  }
+}
+
 double simulated_us(const LayerProblem& problem, const Assignment& assignment) {
   std::vector<std::vector<LayerWork>> work;
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
