@@ -165,26 +165,29 @@ Assignment best_assignment(const LayerProblem& problem, const PlacementOptions& 
   return improve_assignment(problem, std::move(found), effort);
 }
 
+bool is_recorded(const LayerProblem& problem) {
+  return std::all_of(problem.demands.begin(), problem.demands.end(),
+                     [](const LayerDemand& demand) { return !demand.samples.is_empty(); });
+}
+
 /// The better of two ways to use replicas: added to a good placement without any, and copies made by load
 /// alone, packed as EPLB does it; both rearranged by search.
 Placements place_replicas(const LayerProblem& problem, Placements placements,
                           const PlacementOptions& options) {
-  // A placement with replicas is evaluated from scratch, which costs an order of magnitude more.
-  const std::int64_t max_evaluations = options.search_evaluations / 10;
-  placements = replicate_experts(problem, std::move(placements), options.num_replicas, max_evaluations);
+  // With shares an evaluation costs an order of magnitude more than without.
+  ReplicationArgs args{.num_replicas = options.num_replicas,
+                       .max_evaluations = options.search_evaluations / 10,
+                       .is_hedged = options.robustness_price > 0 && is_recorded(problem)};
+  placements = replicate_experts(problem, std::move(placements), args);
   Placements by_load;
   try {
     by_load = place_eplb(problem, options);
   } catch (const std::invalid_argument&) {
     return placements;  // equal numbers of copies do not fit the memory
   }
-  by_load = replicate_experts(problem, std::move(by_load), 0, max_evaluations);
+  args.num_replicas = 0;
+  by_load = replicate_experts(problem, std::move(by_load), args);
   return layer_time_us(problem, by_load) < layer_time_us(problem, placements) ? by_load : placements;
-}
-
-bool is_recorded(const LayerProblem& problem) {
-  return std::all_of(problem.demands.begin(), problem.demands.end(),
-                     [](const LayerDemand& demand) { return !demand.samples.is_empty(); });
 }
 
 /// The best assignment; where tokens were recorded, hedged against other traffic.

@@ -44,6 +44,21 @@ double layer_time_us(const LayerProblem& problem, const Assignment& assignment) 
   return layer_time_us(problem, placements);
 }
 
+LayerProblem with_even_popularity(LayerProblem problem) {
+  for (std::size_t model = 0; model < problem.num_models(); ++model) {
+    LayerDemand& demand = problem.demands[model];
+    for (int expert = 0; expert < demand.num_experts; ++expert) {
+      demand.expert_pairs[expert] = 0;
+      for (int source = 0; source < demand.num_gpus; ++source) {
+        const double pairs = demand.tokens[source] * problem.models[model]->top_k / demand.num_experts;
+        demand.pairs_by_expert[static_cast<std::size_t>(expert) * demand.num_gpus + source] = pairs;
+        demand.expert_pairs[expert] += pairs;
+      }
+    }
+  }
+  return problem;
+}
+
 std::vector<LayerProblem> layer_problems(std::span<const ModelTraffic> traffic, const ClusterSpec& cluster) {
   validate(cluster);
   check_models(traffic);

@@ -28,6 +28,10 @@ struct LayerProblem {
   }
 };
 
+/// The problem with all experts equally popular; which go together in a token stays as sampled. What plans
+/// are hedged with (placement_search.h).
+LayerProblem with_even_popularity(LayerProblem problem);
+
 /// gpu_of[model][expert]: every expert on one GPU.
 using Assignment = std::vector<std::vector<int>>;
 

@@ -210,22 +210,6 @@ bool LocalSearch::improve_by(std::size_t index, const std::vector<bool>& is_crit
   return has_improved;
 }
 
-/// The problem with all experts equally popular; which go together in a token stays as sampled.
-LayerProblem with_even_popularity(LayerProblem problem) {
-  for (std::size_t model = 0; model < problem.num_models(); ++model) {
-    LayerDemand& demand = problem.demands[model];
-    for (int expert = 0; expert < demand.num_experts; ++expert) {
-      demand.expert_pairs[expert] = 0;
-      for (int source = 0; source < demand.num_gpus; ++source) {
-        const double pairs = demand.tokens[source] * problem.models[model]->top_k / demand.num_experts;
-        demand.pairs_by_expert[static_cast<std::size_t>(expert) * demand.num_gpus + source] = pairs;
-        demand.expert_pairs[expert] += pairs;
-      }
-    }
-  }
-  return problem;
-}
-
 }  // namespace
 
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort) {

@@ -39,10 +39,10 @@ void sort_by_gpu(Replicas& replicas) {
 
 class ReplicaSearch {
  public:
-  ReplicaSearch(const LayerProblem& problem, std::vector<LayerPlacement> start, std::int64_t max_evaluations)
+  ReplicaSearch(const LayerProblem& problem, std::vector<LayerPlacement> start, const ReplicationArgs& args)
       : problem_(problem),
         placements_(std::move(start)),
-        max_evaluations_(max_evaluations),
+        max_evaluations_(args.max_evaluations),
         state_(problem, placements_) {
     for (std::size_t model = 0; model < problem.num_models(); ++model) {
       std::vector<int>& count = num_on_.emplace_back(static_cast<std::size_t>(problem.num_gpus()));
@@ -50,7 +50,11 @@ class ReplicaSearch {
         for (const ExpertReplica& replica : replicas) ++count[replica.gpu.value];
       }
     }
-    score_ = score_us(state_.loads());
+    if (args.is_hedged) {
+      even_ = with_even_popularity(problem);
+      even_state_.emplace(even_, placements_);
+    }
+    score_ = score();
   }
 
   bool add_best_copy(std::size_t model);
@@ -66,10 +70,14 @@ class ReplicaSearch {
   double rescore(std::size_t model, int expert) {
     ++evaluations_;
     restore(model, expert);
-    return score_us(state_.loads());
+    return score();
+  }
+  double score() const {
+    return score_us(state_.loads()) + (even_state_ ? score_us(even_state_->loads()) : 0);
   }
   void restore(std::size_t model, int expert) {
     state_.set_copies(model, expert, placements_[model].experts[expert]);
+    if (even_state_) even_state_->set_copies(model, expert, placements_[model].experts[expert]);
   }
   /// Replaces the replicas of an expert if that lowers the score.
   bool try_replicas(std::size_t model, int expert, Replicas changed);
@@ -80,6 +88,8 @@ class ReplicaSearch {
   std::vector<LayerPlacement> placements_;
   std::int64_t max_evaluations_;
   CopyState state_;
+  LayerProblem even_;
+  std::optional<CopyState> even_state_;
   std::vector<std::vector<int>> num_on_;  // [model][gpu]
   double score_ = 0;
   std::int64_t evaluations_ = 0;
@@ -220,10 +230,10 @@ void ReplicaSearch::tune_shares() {
 }  // namespace
 
 std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::vector<LayerPlacement> start,
-                                              int num_replicas, std::int64_t max_evaluations) {
-  ReplicaSearch search(problem, start, max_evaluations);
+                                              const ReplicationArgs& args) {
+  ReplicaSearch search(problem, start, args);
   for (std::size_t model = 0; model < problem.num_models(); ++model) {
-    for (int copy = 0; copy < num_replicas && search.add_best_copy(model); ++copy) {
+    for (int copy = 0; copy < args.num_replicas && search.add_best_copy(model); ++copy) {
     }
   }
   search.rearrange();

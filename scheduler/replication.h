@@ -13,10 +13,17 @@
 
 namespace aurora {
 
+struct ReplicationArgs {
+  int num_replicas = 0;
+  std::int64_t max_evaluations = 0;  // placements, while copies are moved and swapped
+  /// Also judge by the layer time under even popularity, as much as by that of the problem: a hedge against
+  /// traffic other than recorded (placement_search.h).
+  bool is_hedged = false;
+};
+
 /// Adds up to `num_replicas` copies for each model within the slots; fewer when no further copy helps. The
-/// result is never worse than `start`, in which every expert may have replicas already. `max_evaluations`
-/// counts placements while copies are moved and swapped.
+/// result is never worse than `start`, in which every expert may have replicas already.
 std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::vector<LayerPlacement> start,
-                                              int num_replicas, std::int64_t max_evaluations);
+                                              const ReplicationArgs& args);
 
 }  // namespace aurora
