@@ -195,7 +195,8 @@ Assignment safe_assignment(const LayerProblem& problem, const PlacementOptions& 
   Assignment best = best_assignment(problem, options);
   if (options.robustness_price == 0 || has_single_slots(problem) || !is_recorded(problem)) return best;
   SearchEffort effort = effort_of(problem, options);
-  effort.max_evaluations /= 2;
+  // Every evaluation looks at two problems; on many GPUs a plan should still take some ten milliseconds.
+  effort.max_evaluations /= problem.num_gpus() > kGpusOfFullEffort ? 8 : 2;
   return hedge_assignment(problem, best, options.robustness_price, effort);
 }
 
