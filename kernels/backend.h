@@ -148,6 +148,8 @@ class Backend {
   virtual void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) = 0;
   /// Memory of kind kDevice.
   virtual DeviceMemory memory() const = 0;
+  /// Whether streams run behind the host, which then learns from events alone when work was done.
+  virtual bool is_asynchronous() const = 0;
   /// Whether `capture` is there: BackendOptions::graphs.
   virtual bool has_graphs() const = 0;
   /// Records what `submit` submits to `stream`, which does not run. Events, waits, allocations and operations

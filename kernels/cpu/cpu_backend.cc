@@ -74,6 +74,7 @@ class CpuBackend final : public Backend {
   /// Unknown: what the host can give depends on all its processes, and pages count when they are touched.
   DeviceMemory memory() const override { return {}; }
 
+  bool is_asynchronous() const override { return stream_kind_ == cpu::CpuStream::Kind::kWorker; }
   bool has_graphs() const override { return has_graphs_; }
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) override {
     check(has_graphs_, "graphs are recorded by a backend that was made with them");

@@ -107,6 +107,7 @@ class CudaBackend final : public Backend {
             .overhead_bytes = kOverheadBytes};
   }
 
+  bool is_asynchronous() const override { return true; }
   bool has_graphs() const override { return has_graphs_; }
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) override {
     check(has_graphs_, "graphs are recorded by a backend that was made with them");

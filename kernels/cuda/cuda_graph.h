@@ -22,8 +22,8 @@ class CudaGraph final : public Graph {
 
  private:
   CudaStream* stream_;
-  std::uint64_t generation_;
-  const std::byte* scratch_;
+  std::uint64_t generation_ = 0;
+  const std::byte* scratch_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };
 

@@ -73,6 +73,7 @@ bool Exchange::advance_lane(Lane& lane) {
 
 void Exchange::post_all_on_device() {
   const auto& rounds = lanes_[0].batches;
+  under_way_ = {.exchange_index = num_started_++};
   if (rounds.empty()) return;
   // Recorded now and not when the buffer was filled, so that the time does not count the host's way here.
   compute_->record(*device_start_);
@@ -81,6 +82,10 @@ void Exchange::post_all_on_device() {
     if (round == 0) order.after = device_start_.get();
     if (round + 1 == rounds.size()) order.done = device_end_.get();
     tickets_.push_back(transport_->post_on_device(rounds[round], order));
+    for (const Message& message : rounds[round]) {
+      const bool is_sent = message.direction == Direction::kSend;
+      under_way_.sent_bytes += is_sent ? static_cast<std::int64_t>(message.size_bytes) : 0;
+    }
   }
 }
 
@@ -108,6 +113,11 @@ void Exchange::add_device_seconds() {
   const bool has_run = is_under_way_ && !lanes_[0].batches.empty();
   if (transport_->is_stream_ordered() && has_run) {
     seconds_ += backend_->seconds_between(*device_start_, *device_end_);
+    if (base_ != nullptr) {
+      under_way_.start_seconds = backend_->seconds_between(*base_, *device_start_);
+      under_way_.end_seconds = backend_->seconds_between(*base_, *device_end_);
+      spans_.push_back(under_way_);
+    }
   }
   is_under_way_ = false;
 }
@@ -116,6 +126,20 @@ double Exchange::take_seconds() {
   check(is_settled(), "the time of an exchange is known when it has ended");
   add_device_seconds();
   return std::exchange(seconds_, 0);
+}
+
+void Exchange::time_from(Event& base) {
+  check(is_settled(), "exchanges are timed from a point between two of them");
+  add_device_seconds();
+  base_ = &base;
+  num_started_ = 0;
+  spans_.clear();
+}
+
+std::vector<ExchangeSpan> Exchange::take_spans() {
+  check(is_settled(), "the time of an exchange is known when it has ended");
+  add_device_seconds();
+  return std::exchange(spans_, {});
 }
 
 }  // namespace aurora

@@ -35,6 +35,14 @@ struct ExchangeBuffers {
   std::span<const std::size_t> receive_offsets;  // by source
 };
 
+/// When the device moved the bytes of one exchange, in seconds after the base.
+struct ExchangeSpan {
+  std::size_t exchange_index = 0;  // among those started since `time_from`
+  double start_seconds = 0;
+  double end_seconds = 0;
+  std::int64_t sent_bytes = 0;
+};
+
 class Exchange {
  public:
   /// `compute` writes what is sent and reads what is received.
@@ -56,6 +64,12 @@ class Exchange {
   /// Seconds that exchanges took since the last call, from when they could begin to their end as seen by
   /// this rank: by the device's clock on a stream-ordered transport. Call when settled.
   double take_seconds();
+
+  /// On a stream-ordered transport, keeps spans from now on. `base` is a timed event, complete, and stays so.
+  /// Call when settled.
+  void time_from(Event& base);
+  /// Of all exchanges since then that moved something. Call when settled.
+  std::vector<ExchangeSpan> take_spans();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -87,6 +101,10 @@ class Exchange {
   // Where the device does.
   std::unique_ptr<Event> device_start_, device_end_;  // timed
   std::vector<Ticket> tickets_;
+  Event* base_ = nullptr;  // null: spans are not kept
+  std::vector<ExchangeSpan> spans_;
+  std::size_t num_started_ = 0;
+  ExchangeSpan under_way_;  // its index and bytes
 };
 
 }  // namespace aurora

@@ -1,5 +1,9 @@
 #include "runtime/executor/model_step.h"
 
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
 namespace aurora {
 
 ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace)
@@ -11,10 +15,12 @@ ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder&
       host_routed_space_(model.backend(), MemorySpace::kHost),
       sampled_event_(model.backend().create_event()),
       sampled_space_(model.backend()),
-      host_sampled_space_(model.backend(), MemorySpace::kHost) {}
+      host_sampled_space_(model.backend(), MemorySpace::kHost),
+      uses_device_times_(trace.keeps_events() && model.backend().is_asynchronous()) {}
 
 void ModelStep::begin() {
   check(is_done(), "a step begins when the one before it is done");
+  if (uses_device_times_) start_clock();
   mark_ns_ = trace_clock_ns();
   exchanges_ = {};
   progress_.clear();
@@ -87,9 +93,10 @@ void ModelStep::submit_layer() {
   enter_layer();
 }
 
-// Replayed ids are read from the host, so that a graph of them would always be of the same ids.
+// Replayed ids are read from the host, so that a graph of them would always be of the same ids; and what is
+// in a graph cannot be timed by phases.
 void ModelStep::begin_graphs() {
-  const bool is_static = model_->replay() == nullptr;
+  const bool is_static = model_->replay() == nullptr && !uses_device_times_;
   graphs_.begin_step(is_static ? StepShape::of(*batch_) : StepShape{});
 }
 
@@ -151,6 +158,7 @@ bool ModelStep::finish_sampling() {
   if (!sampled_event_->is_complete() || !model_->moe_block().is_settled()) return false;
   exchanges_ = model_->moe_block().take_statistics();
   record_routing();
+  if (uses_device_times_) record_spans();
   progress_ =
       model_->batcher().accept({host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())});
   stage_ = Stage::kDone;
@@ -167,16 +175,41 @@ void ModelStep::record_routing() {
   }
 }
 
+void ModelStep::start_clock() {
+  constexpr std::chrono::seconds kLongestWait(10);  // of an idle stream
+  const std::int64_t before = trace_clock_ns();
+  model_->moe_block().start_clock(std::chrono::steady_clock::now() + kLongestWait);
+  clock_ns_ = before + (trace_clock_ns() - before) / 2;
+}
+
+bool ModelStep::is_timed_by_device(Phase phase) const {
+  if (!uses_device_times_ || phase == Phase::kCounts) return false;
+  return !is_exchange(phase) || model_->moe_block().times_exchanges();
+}
+
 void ModelStep::mark(Phase phase, std::int64_t bytes) {
-  const std::int64_t now = trace_clock_ns();
-  const auto layer = phase == Phase::kHead ? kNoLayer : static_cast<std::int32_t>(layer_);
+  const std::int64_t start = std::exchange(mark_ns_, trace_clock_ns());
+  if (is_timed_by_device(phase)) return;
   trace_->record({.model_index = static_cast<std::int32_t>(model_index_),
-                  .layer = layer,
+                  .layer = phase == Phase::kHead ? kNoLayer : static_cast<std::int32_t>(layer_),
                   .phase = phase,
-                  .start_ns = mark_ns_,
-                  .end_ns = now,
+                  .start_ns = start,
+                  .end_ns = mark_ns_,
                   .bytes = bytes});
-  mark_ns_ = now;
+}
+
+void ModelStep::record_spans() {
+  const auto trace_ns = [&](double seconds) { return clock_ns_ + std::llround(seconds * 1e9); };
+  std::vector<DeviceSpan> spans = model_->moe_block().take_spans();
+  std::ranges::sort(spans, {}, &DeviceSpan::start_seconds);
+  for (const DeviceSpan& span : spans) {
+    trace_->record({.model_index = static_cast<std::int32_t>(model_index_),
+                    .layer = span.layer,
+                    .phase = span.phase,
+                    .start_ns = trace_ns(span.start_seconds),
+                    .end_ns = trace_ns(span.end_seconds),
+                    .bytes = span.sent_bytes});
+  }
 }
 
 }  // namespace aurora

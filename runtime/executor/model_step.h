@@ -1,6 +1,11 @@
 // One step of one model on one rank as a resumable sequence of phases: attention, the MoE block's phases,
 // layer after layer, then head. Records what it routed and how long each phase took.
 //
+// Times are the host's: a phase lasts from when this step came to it to when it went on. Where events are
+// kept and streams run behind the host, that says little; there the device's times are recorded when the step
+// is over (PhaseMarker), and the host's for exchanges that the host drives. The two clocks are compared at
+// the beginning of each step, to within half the time of one event's way to the device and back, some 10 us.
+//
 // All ranks step the same models at the same time, with tokens or without, because every rank hosts experts.
 #pragma once
 
@@ -53,7 +58,10 @@ class ModelStep {
   void submit_head();
   bool finish_sampling();
   void record_routing();
+  void start_clock();
+  bool is_timed_by_device(Phase phase) const;
   void mark(Phase phase, std::int64_t bytes = 0);
+  void record_spans();
 
   ServedModel* model_;
   std::size_t model_index_;
@@ -74,6 +82,8 @@ class ModelStep {
   Tensor host_sampled_;  // [num_outputs]
   std::vector<RequestProgress> progress_;
   ExchangeStatistics exchanges_;
+  bool uses_device_times_;
+  std::int64_t clock_ns_ = 0;      // trace clock when the device's clock was started
   std::int64_t mark_ns_ = 0;       // end of the last recorded phase
   std::int64_t marked_bytes_ = 0;  // of the step's exchanges, already recorded
 };

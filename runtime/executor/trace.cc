@@ -80,10 +80,6 @@ void check_event(const TraceEvent& event, std::size_t index, std::size_t num_mod
   }
 }
 
-bool is_exchange(Phase phase) {
-  return phase == Phase::kCounts || phase == Phase::kDispatch || phase == Phase::kCombine;
-}
-
 int row_of(std::int32_t model_index, bool exchanges) { return 2 * model_index + (exchanges ? 1 : 0); }
 
 // 1234567 ns -> "1234.567": microseconds without the rounding of a floating-point number.

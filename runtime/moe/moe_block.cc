@@ -13,7 +13,7 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
                .self = {transport.rank(), transport.num_ranks()},
                .backend = &backend,
                .stream = &stream},
-      phases_(backend, settings.model_index),
+      phases_(backend, stream, settings.model_index),
       transport_(&transport),
       tokens_(context_),
       experts_(context_),
@@ -30,6 +30,7 @@ void MoeBlock::begin(const MoeInput& input) {
   is_packed_ = false;
   tokens_.prepare(*table_, input.normalized, input.expert_ids);
   counts_.reset(*table_);
+  if (phases_.is_timed()) layers_.push_back(phases_.layer());
   enter(Phase::kGate);
 }
 
@@ -173,6 +174,26 @@ void MoeBlock::submit_aggregation() {
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kAggregation);
   tokens_.submit_aggregation(messages_, input_.residual);
   enter(Phase::kDone);
+}
+
+void MoeBlock::start_clock(Deadline deadline) {
+  phases_.start_clock(deadline);
+  dispatch_.time_from(phases_.clock());
+  combine_.time_from(phases_.clock());
+  layers_.clear();
+}
+
+std::vector<DeviceSpan> MoeBlock::take_spans() {
+  std::vector<DeviceSpan> spans = phases_.spans();
+  const auto add_exchanges = [&](Phase phase, Exchange& exchange) {
+    for (const ExchangeSpan& span : exchange.take_spans()) {
+      spans.push_back(
+          {phase, layers_[span.exchange_index], span.start_seconds, span.end_seconds, span.sent_bytes});
+    }
+  };
+  add_exchanges(Phase::kDispatch, dispatch_);
+  add_exchanges(Phase::kCombine, combine_);
+  return spans;
 }
 
 ExchangeStatistics MoeBlock::take_statistics() {

@@ -91,6 +91,13 @@ class MoeBlock {
   /// Marks the block's own work; the caller says which layer it is, and marks what it does around the block.
   PhaseMarker& phases() { return phases_; }
 
+  /// Times what the device does for the blocks until the next call: see PhaseMarker::start_clock.
+  void start_clock(Deadline deadline);
+  /// Whether spans hold the exchanges; where the host drives them it knows their times itself.
+  bool times_exchanges() const { return transport_->is_stream_ordered(); }
+  /// Since `start_clock`. Call when settled and when the stream is done.
+  std::vector<DeviceSpan> take_spans();
+
   /// Once done: true when no transfer is under way any more.
   bool is_settled() { return dispatch_.is_settled() && combine_.is_settled(); }
   /// Of all blocks since the last call. Call when settled.
@@ -139,6 +146,7 @@ class MoeBlock {
   Exchange dispatch_;
   Exchange combine_;
   ExchangeStatistics statistics_;
+  std::vector<std::int32_t> layers_;  // of the blocks since `start_clock`
 };
 
 }  // namespace aurora

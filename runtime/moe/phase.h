@@ -24,6 +24,11 @@ constexpr std::size_t kNumPhases = static_cast<std::size_t>(Phase::kDone);
 constexpr std::array<std::string_view, kNumPhases + 1> kPhaseNames = {
     "attention", "gate", "counts", "dispatch", "experts", "combine", "aggregation", "head", "done"};
 
+/// Whether it is an exchange's; the others compute.
+constexpr bool is_exchange(Phase phase) {
+  return phase == Phase::kCounts || phase == Phase::kDispatch || phase == Phase::kCombine;
+}
+
 constexpr std::string_view phase_name(Phase phase) { return kPhaseNames[static_cast<std::size_t>(phase)]; }
 
 }  // namespace aurora

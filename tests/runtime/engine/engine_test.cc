@@ -241,6 +241,41 @@ TEST(Engine, ReportsWhatItDid) {
   EXPECT_GT(trace.at("traceEvents").size(), 1000U);
 }
 
+/// A stream does one thing after the other. Where streams run behind the host the trace shows the device's
+/// times, so that the events of one row and step follow each other in the order in which they are recorded,
+/// each rounded to a nanosecond. The head ends a step; from one step to the next the clocks are compared
+/// anew.
+TEST(Engine, TracesWorkerStreamsByTheTimesOfTheirWork) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.record_trace = true;
+  const EngineRun run =
+      test::run_engine(options, 2, requests, SIZE_MAX, {.options = {.worker_streams = true}});
+  constexpr double kRounding = 0.0021;                 // us
+  std::map<std::pair<int, int>, double> previous_end;  // by row, within a step
+  std::map<std::string, int> num_events;
+  const auto trace = nlohmann::json::parse(run.trace);
+  for (const auto& event : trace.at("traceEvents")) {
+    if (event.at("ph") != "X") continue;
+    ++num_events[event.at("name")];
+    if (event.at("cat") != "compute") continue;
+    const std::pair<int, int> row = {event.at("pid"), event.at("tid")};
+    const double start = event.at("ts");
+    const auto previous = previous_end.try_emplace(row, start).first;
+    EXPECT_LE(previous->second, start + kRounding);
+    previous->second = start + event.at("dur").get<double>();
+    if (event.at("name") == "head") previous_end.erase(row);
+  }
+  EXPECT_TRUE(previous_end.empty()) << "every step ends with a head";
+  // Every layer of every step has one attention, two parts of gate and of experts, and one aggregation.
+  EXPECT_GT(num_events["attention"], 0);
+  EXPECT_EQ(num_events["gate"], 2 * num_events["attention"]);
+  EXPECT_EQ(num_events["experts"], 2 * num_events["attention"]);
+  EXPECT_EQ(num_events["aggregation"], num_events["attention"]);
+  EXPECT_EQ(num_events["counts"], num_events["attention"]);
+}
+
 TEST(Engine, ReplaysRealRoutingOfDeepSeekOnAModelOfItsShape) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("aurora-replay-" + std::to_string(::getpid()));

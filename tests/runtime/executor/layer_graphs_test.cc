@@ -33,7 +33,7 @@ class LayerGraphsTest : public ::testing::Test {
 
   const std::unique_ptr<Backend> backend_ = create_backend("cpu", {.graphs = true});
   const std::unique_ptr<Stream> stream_ = backend_->create_stream();
-  PhaseMarker phases_{*backend_, 0};
+  PhaseMarker phases_{*backend_, *stream_, 0};
   LayerGraphs graphs_{{backend_.get(), stream_.get(), &phases_, kNumLayers}};
 
  private:
@@ -88,7 +88,7 @@ TEST_F(LayerGraphsTest, RecordsAnewWhenMemoryHasMoved) {
 TEST(LayerGraphs, ABackendWithoutGraphsIsGivenEveryPiece) {
   const auto backend = create_backend("cpu", {});
   const auto stream = backend->create_stream();
-  PhaseMarker phases(*backend, 0);
+  PhaseMarker phases(*backend, *stream, 0);
   LayerGraphs graphs({backend.get(), stream.get(), &phases, 1});
   int num_calls = 0;
   for (int i = 0; i < 3; ++i) {

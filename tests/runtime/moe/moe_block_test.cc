@@ -121,6 +121,7 @@ struct BlockCase {
   bool worker_streams;
   bool replayed;
   bool stream_ordered = false;
+  bool timed = false;
 };
 
 class MoeBlockTest : public ::testing::TestWithParam<BlockCase> {
@@ -140,6 +141,7 @@ struct RankResult {
   std::vector<float> residual;
   std::vector<std::int32_t> expert_ids;
   ExchangeStatistics statistics;
+  std::vector<DeviceSpan> spans;  // when timed; block i is layer i
 };
 
 /// Drives `block` until it is done and nothing of it is under way.
@@ -179,8 +181,10 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
   const MoeLayerWeights weights = world.weights();
   RankResult result;
   result.expert_ids.resize(static_cast<std::size_t>(num_tokens * kShape.top_k));
+  if (parameters.timed) block.start_clock(std::chrono::steady_clock::now() + std::chrono::seconds(60));
   for (int i = 0; i < num_blocks; ++i) {
     result.residual = tokens.residual;
+    block.phases().enter_layer(i);
     block.begin(
         {0, &weights, &store, Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
          Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), tokens.given_ids,
@@ -188,6 +192,7 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
     block.submit_gate();
     finish(block, *stream, transport);
   }
+  if (parameters.timed) result.spans = block.take_spans();
   result.statistics = block.take_statistics();
   return result;
 }
@@ -338,6 +343,79 @@ TEST(MoeBlockStatistics, CountBytesAndTime) {
       EXPECT_GT(statistics.bound_seconds, 0);
     });
   }
+}
+
+/// Start of the first and end of the last span of one phase and layer; how many there are, and their bytes.
+struct PhaseExtent {
+  double start = INFINITY, end = -INFINITY;
+  int num_spans = 0;
+  std::int64_t bytes = 0;
+};
+
+PhaseExtent extent_of(const std::vector<DeviceSpan>& spans, Phase phase, std::int32_t layer) {
+  PhaseExtent extent;
+  for (const DeviceSpan& span : spans) {
+    if (span.phase != phase || span.layer != layer) continue;
+    EXPECT_LE(span.start_seconds, span.end_seconds);
+    extent.start = std::min(extent.start, span.start_seconds);
+    extent.end = std::max(extent.end, span.end_seconds);
+    extent.bytes += span.sent_bytes;
+    ++extent.num_spans;
+  }
+  return extent;
+}
+
+/// What the device does later because of something must lie later, on whichever stream it is.
+void expect_causal_spans(const std::vector<DeviceSpan>& spans, std::int32_t layer) {
+  SCOPED_TRACE("layer " + std::to_string(layer));
+  const PhaseExtent gate = extent_of(spans, Phase::kGate, layer);
+  const PhaseExtent dispatch = extent_of(spans, Phase::kDispatch, layer);
+  const PhaseExtent experts = extent_of(spans, Phase::kExperts, layer);
+  const PhaseExtent combine = extent_of(spans, Phase::kCombine, layer);
+  const PhaseExtent aggregation = extent_of(spans, Phase::kAggregation, layer);
+  EXPECT_EQ(gate.num_spans, 2) << "routing and packing";
+  EXPECT_EQ(dispatch.num_spans, 1);
+  EXPECT_EQ(experts.num_spans, 2) << "own rows with the shared expert, and the experts";
+  EXPECT_EQ(combine.num_spans, 1);
+  EXPECT_EQ(aggregation.num_spans, 1);
+  EXPECT_GE(gate.start, 0);
+  EXPECT_LE(gate.end, dispatch.start) << "packed before it is sent";
+  EXPECT_LE(dispatch.end, experts.end) << "received before it is computed";
+  EXPECT_LE(experts.end, combine.start) << "computed before it is returned";
+  EXPECT_LE(combine.end, aggregation.end) << "returned before it is summed";
+}
+
+TEST(MoeBlockSpans, LieInTheOrderOfCauseAndEffectAndCarryTheBytes) {
+  World world;
+  std::mt19937 random(77);
+  const LayerPlacement placement = test::random_placement(kShape.num_experts, 3, 2, random);
+  constexpr int kNumBlocks = 4;
+  run_ranks(3, /*stream_ordered=*/true, [&](Transport& transport) {
+    RankTokens tokens;
+    const auto seed = 30U + static_cast<std::uint32_t>(transport.rank());
+    tokens.input = random_values(16 * static_cast<std::size_t>(kShape.hidden), seed, 1.0F);
+    tokens.residual = tokens.input;
+    const BlockCase parameters{.num_ranks = 3,
+                               .order = OrderPolicy::kAurora,
+                               .wire_dtype = DType::kFloat32,
+                               .return_mode = ReturnMode::kPerRow,
+                               .worker_streams = true,
+                               .replayed = false,
+                               .stream_ordered = true,
+                               .timed = true};
+    const RankResult result = run_blocks(parameters, transport, world, placement, tokens, kNumBlocks);
+    std::int64_t bytes = 0;
+    double previous_end = 0;
+    for (std::int32_t layer = 0; layer < kNumBlocks; ++layer) {
+      expect_causal_spans(result.spans, layer);
+      for (const Phase phase : {Phase::kDispatch, Phase::kCombine}) {
+        bytes += extent_of(result.spans, phase, layer).bytes;
+      }
+      EXPECT_LE(previous_end, extent_of(result.spans, Phase::kGate, layer).start) << "one block at a time";
+      previous_end = extent_of(result.spans, Phase::kAggregation, layer).end;
+    }
+    EXPECT_EQ(bytes, result.statistics.sent_bytes);
+  });
 }
 
 TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
