@@ -1,4 +1,7 @@
-// aurora-bench: a command for each suite of suite.h, and `compare` for two runs of one.
+// aurora-bench: a command for each suite of suite.h, `alltoall` for the ranks of an MPI job, and `compare`
+// for two runs of a suite.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -6,11 +9,13 @@
 #include <variant>
 #include <vector>
 
+#include "benchmarks/alltoall_suite.h"
 #include "benchmarks/comparison.h"
 #include "benchmarks/row.h"
 #include "benchmarks/suite.h"
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
+#include "launch/serve_options.h"
 #include "runtime/plan_io/text_file.h"
 
 namespace {
@@ -26,27 +31,49 @@ struct CompareOptions {
   double most_ratio = 1.1;
 };
 
-int run_suite(const bench::Suite& suite, const bench::SuiteOptions& options, bool is_json) {
-  const bench::Stamp stamp = bench::stamp_now(options.seed);
-  std::vector<bench::Row> rows;
-  std::int64_t num_wrong = 0;
-  suite.run(options, [&](const bench::Row& row) {
+/// Prints rows as they come or, without --json, in the end.
+class RowPrinter {
+ public:
+  RowPrinter(std::uint64_t seed, bool is_json) : stamp_(bench::stamp_now(seed)), is_json_(is_json) {}
+
+  void add(const bench::Row& row) {
     const bench::Cell* wrong = row.find("wrong");
     aurora::check(wrong != nullptr && row.find("median") != nullptr,
                   "every row has a median and wrong results");
-    num_wrong += std::get<std::int64_t>(*wrong);
-    if (is_json) {
-      std::fputs(bench::json_line(row, stamp).c_str(), stdout);
+    num_wrong_ += std::get<std::int64_t>(*wrong);
+    if (is_json_) {
+      std::fputs(bench::json_line(row, stamp_).c_str(), stdout);
       std::fflush(stdout);
     }
-    rows.push_back(row);
-  });
-  if (rows.empty()) {
+    rows_.push_back(row);
+  }
+  bool is_empty() const { return rows_.empty(); }
+  int finish() const {
+    if (!is_json_) std::fputs(bench::table(rows_, stamp_).c_str(), stdout);
+    return num_wrong_ == 0 ? kExitDone : kExitFailed;
+  }
+
+ private:
+  bench::Stamp stamp_;
+  bool is_json_;
+  std::vector<bench::Row> rows_;
+  std::int64_t num_wrong_ = 0;
+};
+
+int run_suite(const bench::Suite& suite, const bench::SuiteOptions& options, bool is_json) {
+  RowPrinter printer(options.seed, is_json);
+  suite.run(options, [&](const bench::Row& row) { printer.add(row); });
+  if (printer.is_empty()) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "no row of suite " + std::string(suite.name) +
                                                                  " has \"" + options.only + "\" in its name");
   }
-  if (!is_json) std::fputs(bench::table(rows, stamp).c_str(), stdout);
-  return num_wrong == 0 ? kExitDone : kExitFailed;
+  return printer.finish();
+}
+
+int run_alltoall(const bench::AlltoallOptions& options, bool is_json) {
+  RowPrinter printer(options.seed, is_json);
+  bench::run_alltoall_suite(options, [&](const bench::Row& row) { printer.add(row); });
+  return printer.is_empty() ? kExitDone : printer.finish();  // rank 0 alone has rows
 }
 
 int run_comparison(const CompareOptions& options) {
@@ -54,6 +81,49 @@ int run_comparison(const CompareOptions& options) {
       aurora::read_whole_file(options.before), aurora::read_whole_file(options.after), options.most_ratio);
   std::fputs(comparison.text.c_str(), stdout);
   return comparison.is_good ? kExitDone : kExitFailed;
+}
+
+CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_json) {
+  CLI::App* command = app.add_subcommand(
+      "alltoall", "one exchange under every policy; start it with mpirun, a rank for each GPU");
+  auto* matrix = command->add_option("--matrix", options.matrix, "file with the bytes between ranks");
+  command->add_option("--family", options.families, "names of benchmarks/traffic/named_traffic.h, or all")
+      ->delimiter(',')
+      ->excludes(matrix);
+  command
+      ->add_option("--bytes-per-rank", options.bytes_per_rank,
+                   "of the most loaded port, such as 256k,2m; default: a matrix as it is, families 2m")
+      ->delimiter(',')
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber);
+  command->add_option("--policy", options.policies, "policies, or all")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--transport", options.transport)
+      ->check(CLI::IsMember({"mpi", "nccl"}))
+      ->capture_default_str();
+  auto* cluster = command->add_option("--cluster", options.cluster, "cluster file with the ports");
+  command->add_option("--ports", options.ports_gbps, "10^9 bit/s of each rank's port")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->excludes(cluster);
+  command->add_option("--burst-bytes", options.burst_bytes, "that a shaped port lets pass at once")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--round-cost-us", options.round_cost_us, "start-up of a round, weighed by aurora")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--repeats", options.repeats, "exchanges of each row that count")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--timeout", options.timeout_seconds, "seconds that one exchange may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "seed of all random inputs")->capture_default_str();
+  command->add_option("--routing", options.routing_folder, "folder of the recorded routing")
+      ->capture_default_str();
+  command->add_flag("--json", is_json, "JSON lines instead of the table");
+  return command;
 }
 
 int run(int argc, char** argv) {
@@ -74,6 +144,8 @@ int run(int argc, char** argv) {
     command->add_option("--routing", options.routing, "routing record of the rows on real routing")
         ->capture_default_str();
   }
+  bench::AlltoallOptions alltoall_options;
+  const CLI::App* alltoall = add_alltoall(app, alltoall_options, is_json);
   CompareOptions compare;
   CLI::App* command = app.add_subcommand("compare", "compares two runs; fails where the second is worse");
   command->add_option("before", compare.before, "JSON lines of the first run")->required();
@@ -89,10 +161,21 @@ int run(int argc, char** argv) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, error.what());
   }
   if (command->parsed()) return run_comparison(compare);
+  if (alltoall->parsed() && alltoall_options.matrix.empty() && alltoall_options.families.empty()) {
+    throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "alltoall needs --matrix or --family");
+  }
+  if (alltoall->parsed()) return run_alltoall(alltoall_options, is_json);
   for (const bench::Suite& suite : bench::all_suites()) {
     if (app.got_subcommand(suite.name)) return run_suite(suite, options, is_json);
   }
   return kExitFailed;
+}
+
+/// 0 in a process that mpirun has not started.
+int rank_of_process() {
+  aurora::Environment lines;
+  for (char** line = environ; *line != nullptr; ++line) lines.emplace_back(*line);
+  return aurora::launched_process(lines).rank;
 }
 
 }  // namespace
@@ -101,7 +184,8 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "aurora-bench: %s\n", error.what());
+    // A rank that fails has told the others why.
+    if (rank_of_process() == 0) std::fprintf(stderr, "aurora-bench: %s\n", error.what());
     return kExitFailed;
   }
 }

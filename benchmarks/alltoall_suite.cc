@@ -1,0 +1,410 @@
+#include "benchmarks/alltoall_suite.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <numeric>
+#include <optional>
+
+#include "benchmarks/coded_payload.h"
+#include "benchmarks/machine_counters.h"
+#include "benchmarks/sampling.h"
+#include "benchmarks/traffic/named_traffic.h"
+#include "kernels/backend_registry.h"
+#include "kernels/error.h"
+#include "launch/nccl_environment.h"
+#include "runtime/dispatch/exchange.h"
+#include "runtime/plan_io/cluster_file.h"
+#include "runtime/plan_io/matrix_file.h"
+#include "runtime/plan_io/nearest_name.h"
+#include "runtime/serialization.h"
+#include "runtime/transport/mpi_session.h"
+#include "runtime/transport/mpi_transport.h"
+#include "runtime/transport/transport_registry.h"
+#include "runtime/transport/wait.h"
+#include "scheduler/cluster.h"
+#include "scheduler/makespan_bound.h"
+#include "scheduler/order_policy.h"
+#include "scheduler/random.h"
+
+namespace aurora::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint32_t kExchangeTag = 1;
+constexpr std::uint32_t kControlTag = 2;
+constexpr std::chrono::minutes kStartTimeout(5);
+
+// ---- What is measured
+
+struct Subject {
+  std::string name;  // of the matrix, with its size
+  TrafficMatrix traffic;
+};
+
+/// On rank 0.
+std::vector<Subject> chosen_subjects(const AlltoallOptions& options, int num_gpus) {
+  std::vector<Subject> matrices;
+  if (!options.matrix.empty()) {
+    matrices.push_back({options.matrix.stem().string(), read_matrix_file(options.matrix)});
+    if (matrices.front().traffic.num_gpus() != num_gpus) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  options.matrix.string() + " is for " + std::to_string(matrices.front().traffic.num_gpus()) +
+                      " GPUs; start that many ranks, not " + std::to_string(num_gpus));
+    }
+  } else {
+    const bool is_all = options.families == std::vector<std::string>{"all"};
+    for (const std::string& name : is_all ? traffic_names() : options.families) {
+      matrices.push_back({name, named_traffic(name, {.num_gpus = num_gpus,
+                                                     .seed = options.seed,
+                                                     .routing_folder = options.routing_folder})});
+    }
+  }
+  constexpr Bytes kFamilyBytes = Bytes{2} << 20;
+  std::vector<Bytes> sizes = options.bytes_per_rank;
+  if (sizes.empty() && options.matrix.empty()) sizes.push_back(kFamilyBytes);
+  if (sizes.empty()) return matrices;
+  std::vector<Subject> subjects;
+  for (const Bytes size : sizes) {
+    for (const Subject& matrix : matrices) {
+      subjects.push_back({matrix.name + " " + std::to_string(size), scaled_traffic(matrix.traffic, size)});
+    }
+  }
+  return subjects;
+}
+
+std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names) {
+  if (names == std::vector<std::string>{"all"}) {
+    return {all_order_policies().begin(), all_order_policies().end()};
+  }
+  std::vector<OrderPolicy> policies;
+  for (const std::string& name : names) {
+    const auto policy = parse_order_policy(name);
+    if (!policy) {
+      std::vector<std::string> known{"all"};
+      for (const OrderPolicy each : all_order_policies()) known.emplace_back(order_policy_name(each));
+      throw Error(ErrorKind::kInvalidArgument,
+                  "--policy: unknown policy \"" + name + "\"" + suggest_name(name, known));
+    }
+    policies.push_back(*policy);
+  }
+  return policies;
+}
+
+/// Bandwidths in bytes per microsecond; empty when the options name none.
+std::vector<double> chosen_ports(const AlltoallOptions& options, int num_gpus) {
+  std::vector<double> ports;
+  for (const double gbps : options.ports_gbps) ports.push_back(gbps * kBytesPerUsOfGbps);
+  if (!options.cluster.empty()) ports = port_bandwidths(read_cluster_file(options.cluster));
+  if (!ports.empty() && ports.size() != static_cast<std::size_t>(num_gpus)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                std::to_string(ports.size()) + " ports are given for " + std::to_string(num_gpus) + " ranks");
+  }
+  return ports;
+}
+
+// ---- One rank's part of a matrix
+
+/// Device memory of one rank's messages, in the order of their peers.
+class RankBuffers {
+ public:
+  RankBuffers(Backend& backend, Stream& stream, const TrafficMatrix& traffic, int rank)
+      : backend_(&backend), stream_(&stream), traffic_(&traffic), rank_(rank) {
+    std::size_t sent = 0;
+    std::size_t received = 0;
+    for (int peer = 0; peer < traffic.num_gpus(); ++peer) {
+      send_offsets_.push_back(sent);
+      receive_offsets_.push_back(received);
+      sent += static_cast<std::size_t>(traffic.at(rank, peer));
+      received += static_cast<std::size_t>(traffic.at(peer, rank));
+    }
+    send_ = backend.allocate(sent, MemorySpace::kDevice);
+    receive_ = backend.allocate(received, MemorySpace::kDevice);
+    blank_.resize(received, std::byte{0xee});
+    host_.resize(std::max(sent, received));
+    for (int peer = 0; peer < traffic.num_gpus(); ++peer) {
+      write_payload({rank, peer}, std::span(host_).subspan(send_offsets_[static_cast<std::size_t>(peer)],
+                                                           static_cast<std::size_t>(traffic.at(rank, peer))));
+    }
+    copy(send_.data(), host_.data(), sent);
+  }
+
+  ExchangeBuffers view() const { return {send_.data(), send_offsets_, receive_.data(), receive_offsets_}; }
+  void wipe() { copy(receive_.data(), blank_.data(), blank_.size()); }
+
+  std::int64_t count_wrong() {
+    copy(host_.data(), receive_.data(), receive_.size_bytes());
+    std::int64_t wrong = 0;
+    for (int peer = 0; peer < traffic_->num_gpus(); ++peer) {
+      wrong += count_wrong_words(
+          {peer, rank_}, std::span(host_).subspan(receive_offsets_[static_cast<std::size_t>(peer)],
+                                                  static_cast<std::size_t>(traffic_->at(peer, rank_))));
+    }
+    return wrong;
+  }
+
+ private:
+  void copy(std::byte* destination, const std::byte* source, std::size_t size_bytes) {
+    if (size_bytes == 0) return;
+    backend_->copy(*stream_, destination, source, size_bytes);
+    stream_->synchronize(Clock::now() + kStartTimeout);
+  }
+
+  Backend* backend_;
+  Stream* stream_;
+  const TrafficMatrix* traffic_;
+  int rank_;
+  std::vector<std::size_t> send_offsets_, receive_offsets_;
+  Buffer send_, receive_;
+  std::vector<std::byte> host_, blank_;
+};
+
+/// One policy on one matrix, as this rank sees it.
+struct Contender {
+  std::string policy;
+  TransmissionOrder order;
+  double planning_us = 0;  // CPU time
+  std::vector<double> us;  // of each repetition
+  std::int64_t num_wrong = 0;
+  std::int64_t num_retransmitted = 0;
+  ProcessorTicks ticks;  // while its exchanges ran
+};
+
+/// The same of all ranks.
+struct Outcome {
+  std::vector<double> us;  // of the slowest rank
+  double planning_us = 0;
+  std::int64_t num_wrong = 0;
+  std::int64_t num_retransmitted = 0;
+};
+
+// ---- The job
+
+class AlltoallJob {
+ public:
+  AlltoallJob(const AlltoallOptions& options, const MpiSession& session, Transport& transport,
+              Backend& backend)
+      : options_(options),
+        transport_(transport),
+        backend_(backend),
+        stream_(backend.create_stream()),
+        exchange_(transport, backend, *stream_, kExchangeTag),
+        policies_(chosen_policies(options.policies)),
+        ports_(chosen_ports(options, transport.num_ranks())),
+        counts_network_(session.local_rank() == 0) {}
+
+  void run(const RowVisitor& visit);
+
+ private:
+  Deadline deadline() const {
+    return Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                              std::chrono::duration<double>(options_.timeout_seconds));
+  }
+  std::vector<Subject> agree_on_subjects();
+  Contender plan(OrderPolicy policy, const TrafficMatrix& traffic) const;
+  void measure(const Subject& subject, const RowVisitor& visit);
+  void meet() { all_gather(transport_, {}, kControlTag, deadline(), "all ranks before an exchange"); }
+  void run_once(Contender& contender, RankBuffers& buffers);
+  double exchange_us(const TransmissionOrder& order, const RankBuffers& buffers);
+  Outcome collect(const Contender& contender);
+  Row row_of(const Subject& subject, const Contender& contender, const Outcome& outcome) const;
+  void add_bounds(const TrafficMatrix& traffic, double median_us, Row& row) const;
+
+  const AlltoallOptions& options_;
+  Transport& transport_;
+  Backend& backend_;
+  std::unique_ptr<Stream> stream_;
+  Exchange exchange_;
+  std::vector<OrderPolicy> policies_;
+  std::vector<double> ports_;  // bytes per microsecond; empty: not known
+  bool counts_network_;        // of the ranks that share a network, one counts
+};
+
+void AlltoallJob::run(const RowVisitor& visit) {
+  for (const Subject& subject : agree_on_subjects()) measure(subject, visit);
+}
+
+std::vector<Subject> AlltoallJob::agree_on_subjects() {
+  const int num_ranks = transport_.num_ranks();
+  std::vector<Subject> subjects;
+  ByteWriter writer;
+  if (transport_.rank() == 0) {
+    subjects = chosen_subjects(options_, num_ranks);
+    for (const Subject& subject : subjects) {
+      for (int source = 0; source < num_ranks; ++source) {
+        for (const Bytes bytes : subject.traffic.row(source)) writer.write(bytes);
+      }
+    }
+  }
+  const std::vector<std::byte> entries =
+      broadcast(transport_, 0, writer.bytes(), kControlTag, Clock::now() + kStartTimeout, "the matrices");
+  if (transport_.rank() == 0) return subjects;
+  const auto num_entries = static_cast<std::size_t>(num_ranks) * static_cast<std::size_t>(num_ranks);
+  std::vector<Bytes> matrix(num_entries);
+  for (std::size_t start = 0; start < entries.size(); start += num_entries * sizeof(Bytes)) {
+    std::memcpy(matrix.data(), entries.data() + start, num_entries * sizeof(Bytes));
+    subjects.push_back({"", TrafficMatrix(num_ranks, matrix)});
+  }
+  return subjects;
+}
+
+Contender AlltoallJob::plan(OrderPolicy policy, const TrafficMatrix& traffic) const {
+  constexpr int kNumPlans = 5;
+  const OrderOptions order_options{
+      .ports = ports_, .round_cost_us = options_.round_cost_us, .seed = options_.seed};
+  Contender contender;
+  contender.policy = order_policy_name(policy);
+  std::vector<double> cpu_us;
+  for (int index = 0; index < kNumPlans; ++index) {
+    cpu_us.push_back(time_once([&] { contender.order = plan_order(policy, traffic, order_options); }).cpu_us);
+  }
+  contender.planning_us = quantiles_of(cpu_us).median;
+  return contender;
+}
+
+void AlltoallJob::measure(const Subject& subject, const RowVisitor& visit) {
+  RankBuffers buffers(backend_, *stream_, subject.traffic, transport_.rank());
+  std::vector<Contender> contenders;
+  for (const OrderPolicy policy : policies_) contenders.push_back(plan(policy, subject.traffic));
+  Random random(options_.seed);
+  std::vector<std::size_t> turns(contenders.size());
+  std::iota(turns.begin(), turns.end(), std::size_t{0});
+  for (int repeat = 0; repeat <= options_.repeats; ++repeat) {
+    random.shuffle(turns);
+    for (const std::size_t turn : turns) run_once(contenders[turn], buffers);
+    if (repeat > 0) continue;
+    for (Contender& contender : contenders) {  // the first warms connections up
+      contender.us.clear();
+      contender.ticks = {};
+      contender.num_retransmitted = 0;
+    }
+  }
+  for (const Contender& contender : contenders) {
+    const Outcome outcome = collect(contender);
+    if (transport_.rank() == 0) visit(row_of(subject, contender, outcome));
+  }
+}
+
+void AlltoallJob::run_once(Contender& contender, RankBuffers& buffers) {
+  buffers.wipe();
+  meet();
+  const auto ticks = read_processor_ticks().value_or(ProcessorTicks{});
+  const std::int64_t retransmitted = read_retransmitted_segments().value_or(0);
+  contender.us.push_back(exchange_us(contender.order, buffers));
+  const auto ticks_after = read_processor_ticks().value_or(ProcessorTicks{});
+  contender.ticks.idle += ticks_after.idle - ticks.idle;
+  contender.ticks.total += ticks_after.total - ticks.total;
+  if (counts_network_) {
+    contender.num_retransmitted += read_retransmitted_segments().value_or(0) - retransmitted;
+  }
+  contender.num_wrong += buffers.count_wrong();
+}
+
+double AlltoallJob::exchange_us(const TransmissionOrder& order, const RankBuffers& buffers) {
+  const Deadline limit = deadline();
+  const auto wait_until = [&](auto is_done) {
+    for (IdleBackoff backoff; !is_done(); backoff.pause()) {
+      if (Clock::now() < limit) continue;
+      throw Error(ErrorKind::kTimeout, "rank " + std::to_string(transport_.rank()) +
+                                           ": an exchange has not ended within " +
+                                           std::to_string(options_.timeout_seconds) + " s");
+    }
+  };
+  const Clock::time_point start = Clock::now();
+  exchange_.mark_ready();
+  wait_until([&] { return exchange_.can_start(); });
+  exchange_.start(order, buffers.view());
+  wait_until([&] { return exchange_.advance(); });
+  wait_until([&] { return exchange_.is_settled(); });
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+Outcome AlltoallJob::collect(const Contender& contender) {
+  ByteWriter writer;
+  for (const double us : contender.us) writer.write(us);
+  writer.write(contender.planning_us);
+  writer.write(contender.num_wrong);
+  writer.write(contender.num_retransmitted);
+  Outcome outcome{.us = std::vector<double>(contender.us.size())};
+  for (const auto& bytes : gather(transport_, 0, writer.bytes(), kControlTag, deadline(), "measured times")) {
+    ByteReader reader(bytes);
+    for (double& us : outcome.us) us = std::max(us, reader.read<double>());
+    outcome.planning_us = std::max(outcome.planning_us, reader.read<double>());
+    outcome.num_wrong += reader.read<std::int64_t>();
+    outcome.num_retransmitted += reader.read<std::int64_t>();
+  }
+  return outcome;
+}
+
+Row AlltoallJob::row_of(const Subject& subject, const Contender& contender, const Outcome& outcome) const {
+  Row row("alltoall", std::string(transport_.name()) + " " + subject.name + " " + contender.policy);
+  const Quantiles us = quantiles_of(outcome.us);
+  row.set("bytes", makespan_bound_bytes(subject.traffic));
+  row.set("median", us.median).set("p10", us.p10).set("p90", us.p90);
+  if (!ports_.empty()) add_bounds(subject.traffic, us.median, row);
+  row.set("rounds", static_cast<std::int64_t>(num_rounds(contender.order)));
+  row.set("planning", outcome.planning_us);
+  if (contender.ticks.total > 0) {
+    row.set("idle",
+            100.0 * static_cast<double>(contender.ticks.idle) / static_cast<double>(contender.ticks.total));
+  }
+  return row.set("resent", outcome.num_retransmitted).set("wrong", outcome.num_wrong);
+}
+
+void AlltoallJob::add_bounds(const TrafficMatrix& traffic, double median_us, Row& row) const {
+  const OrderOptions ports{.ports = ports_};
+  // What the slowest port saves by its burst, so that this remains a bound whichever port is the bottleneck.
+  const double burst_us =
+      static_cast<double>(options_.burst_bytes) / *std::min_element(ports_.begin(), ports_.end());
+  const double shared_us = makespan_bound_us(traffic, ports) - burst_us;
+  const double one_to_one_us = one_to_one_bound_us(traffic, ports) - burst_us;
+  if (!(shared_us > 0)) return;  // the burst carries it all
+  row.set("bound", shared_us).set("%", 100 * shared_us / median_us);
+  row.set("one_to_one", one_to_one_us).set("%_1:1", 100 * one_to_one_us / median_us);
+}
+
+void run_over_nccl(const AlltoallOptions& options, const MpiSession& session, Transport& control,
+                   const RowVisitor& visit) {
+  const GpuSeat seat = take_gpu_seat(session, control, kStartTimeout);
+  const auto transport =
+      create_device_transport(control, {.device = seat.device, .start_timeout = kStartTimeout});
+  const auto backend = create_backend("cuda", {.device = seat.device});
+  try {
+    AlltoallJob(options, session, *transport, *backend).run(visit);
+  } catch (const std::exception& failure) {
+    transport->abort(failure.what());
+    throw;
+  }
+}
+
+void run_over_mpi(const AlltoallOptions& options, const MpiSession& session, Transport& control,
+                  const RowVisitor& visit) {
+  const auto backend = create_backend("cpu", {});
+  AlltoallJob(options, session, control, *backend).run(visit);
+}
+
+}  // namespace
+
+void run_alltoall_suite(const AlltoallOptions& options, const RowVisitor& visit) {
+  require_transport(options.transport);
+  MpiSession session;
+  std::exception_ptr failure;
+  {
+    const auto control = create_mpi_transport(session);
+    try {
+      const auto run_over = options.transport == "nccl" ? run_over_nccl : run_over_mpi;
+      run_over(options, session, *control, visit);
+    } catch (const std::exception& error) {
+      failure = std::current_exception();
+      control->abort(error.what());
+    }
+  }
+  if (!failure) return;
+  session.terminate_after_abort(1);
+  std::rethrow_exception(failure);
+}
+
+}  // namespace aurora::bench

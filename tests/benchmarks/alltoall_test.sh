@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# aurora-bench alltoall as people start it: alltoall_test.sh CASE PATH-OF-AURORA-BENCH
+set -euo pipefail
+mpirun="$(dirname -- "$0")/../support/mpirun.sh"
+folder=$(mktemp -d)
+trap 'rm -rf -- "$folder"' EXIT
+
+fail() {
+  echo "$1" >&2
+  exit 1
+}
+
+every_policy_delivers_every_word() {
+  printf '0 70001 8\n9 0 300000\n1 2 0\n' > "$folder/uneven.txt"
+  "$mpirun" -np 3 "$bench" alltoall --matrix "$folder/uneven.txt" --ports 1,1,2 --repeats 2 --json \
+    > "$folder/rows.jsonl" || fail "the suite failed or a word was wrong"
+  # By the definition of the bounds: rank 1 sends 300009 bytes at 125 bytes/us, to rank 2 no faster than that.
+  python3 - "$folder/rows.jsonl" << 'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+policies = {row["row"].split()[-1] for row in rows}
+expected = {"group", "exact", "aurora", "rotation", "longest-first", "sjf", "random", "algorithm1"}
+assert expected <= policies, policies
+for row in rows:
+    assert row["wrong"] == 0 and row["bytes"] == 300009 and 0 < row["p10"] <= row["median"] <= row["p90"], row
+    assert row["bound"] == row["one_to_one"] == 2400, row  # shown with four digits
+PYTHON
+}
+
+a_matrix_of_another_size_is_refused_once() {
+  printf '0 1\n1 0\n' > "$folder/two.txt"
+  if "$mpirun" -np 3 "$bench" alltoall --matrix "$folder/two.txt" > /dev/null 2> "$folder/errors"; then
+    fail "a matrix for 2 ran on 3 ranks"
+  fi
+  [[ $(grep -c '^aurora-bench: ' "$folder/errors") -eq 1 ]] || fail "not one message: $(cat "$folder/errors")"
+  grep -q 'two.txt is for 2 GPUs; start that many ranks, not 3' "$folder/errors" || fail "$(cat "$folder/errors")"
+}
+
+bench=$2
+"$1"
