@@ -3,6 +3,17 @@
 #include <utility>
 
 namespace aurora {
+namespace {
+
+// Batches of one side under way. One of sends keeps the order; a receive that waits for its sender costs the
+// port nothing, and saves the sender of the next round the way from the end of ours to its receive. Measured
+// on eight hosts with ports of 0.2 Gbit/s, 2 MB for the most loaded: against rounds that wait for both of
+// their sides, rotation takes 0.59 to 0.82 of the time and exact orders 0.81 to 0.82. More of either side
+// gained on some traffic what it lost on other, with up to five times the retransmissions.
+constexpr std::size_t kMostSendsUnderWay = 1;
+constexpr std::size_t kMostReceivesUnderWay = 2;
+
+}  // namespace
 
 Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std::uint32_t tag)
     : transport_(&transport),
@@ -23,23 +34,26 @@ void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buff
   check(can_start(), "an exchange starts when its buffers are ready and the one before it has ended");
   add_device_seconds();
   is_under_way_ = true;
-  if (!transport_->is_stream_ordered()) {
-    fill_lanes(order, buffers);
-    start_ = Clock::now();
-    for (Lane& lane : lanes_) advance_lane(lane);
+  if (transport_->is_stream_ordered()) {
+    rounds_ = messages_by_round(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, buffers);
+    post_all_on_device();
     return;
   }
-  fill_lanes(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, buffers);
-  post_all_on_device();
+  fill_lanes(messages_by_round(order, buffers), order.pacing);
+  start_ = Clock::now();
+  advance_lane(receives_, kMostReceivesUnderWay);
+  advance_lane(sends_, kMostSendsUnderWay);
 }
 
-void Exchange::fill_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
+// Rounds in which this rank has no part are left out.
+std::vector<Exchange::Batch> Exchange::messages_by_round(const TransmissionOrder& order,
+                                                         const ExchangeBuffers& buffers) const {
   std::vector<std::size_t> sent(buffers.send_offsets.begin(), buffers.send_offsets.end());
   std::vector<std::size_t> received(buffers.receive_offsets.begin(), buffers.receive_offsets.end());
-  for (Lane& lane : lanes_) lane = {};
+  std::vector<Batch> rounds;
   const int self = transport_->rank();
   for (const Round& round : order.rounds) {
-    std::vector<Message> messages;
+    Batch messages;
     for (const Transfer& transfer : round.transfers) {
       const auto bytes = static_cast<std::size_t>(transfer.bytes);
       if (transfer.source.value == self) {
@@ -52,37 +66,49 @@ void Exchange::fill_lanes(const TransmissionOrder& order, const ExchangeBuffers&
         received[peer] += bytes;
       }
     }
-    if (order.pacing == Pacing::kPorts) {
-      for (const Message& message : messages) {
-        lanes_[message.direction == Direction::kSend ? 0 : 1].batches.push_back({message});
-      }
-    } else if (!messages.empty()) {
-      lanes_[0].batches.push_back(std::move(messages));
+    if (!messages.empty()) rounds.push_back(std::move(messages));
+  }
+  return rounds;
+}
+
+void Exchange::fill_lanes(const std::vector<Batch>& rounds, Pacing pacing) {
+  sends_ = {};
+  receives_ = {};
+  for (const Batch& round : rounds) {
+    // A batch of one side is a round's part or, without barriers, one message.
+    bool starts_send = true;
+    bool starts_receive = true;
+    for (const Message& message : round) {
+      const bool is_send = message.direction == Direction::kSend;
+      Lane& lane = is_send ? sends_ : receives_;
+      bool& starts_batch = is_send ? starts_send : starts_receive;
+      if (starts_batch) lane.batches.emplace_back();
+      lane.batches.back().push_back(message);
+      starts_batch = pacing == Pacing::kPorts;
     }
   }
 }
 
-bool Exchange::advance_lane(Lane& lane) {
-  while (transport_->test(lane.ticket)) {
-    lane.ticket = {};
-    if (lane.next == lane.batches.size()) return true;
-    lane.ticket = transport_->post(lane.batches[lane.next++]);
+bool Exchange::advance_lane(Lane& lane, std::size_t most_under_way) {
+  for (;;) {
+    std::erase_if(lane.under_way, [&](Ticket ticket) { return transport_->test(ticket); });
+    const bool is_full = lane.under_way.size() == most_under_way;
+    if (is_full || lane.next == lane.batches.size()) return lane.under_way.empty();
+    lane.under_way.push_back(transport_->post(lane.batches[lane.next++]));
   }
-  return false;
 }
 
 void Exchange::post_all_on_device() {
-  const auto& rounds = lanes_[0].batches;
   under_way_ = {.exchange_index = num_started_++};
-  if (rounds.empty()) return;
+  if (rounds_.empty()) return;
   // Recorded now and not when the buffer was filled, so that the time does not count the host's way here.
   compute_->record(*device_start_);
-  for (std::size_t round = 0; round < rounds.size(); ++round) {
+  for (std::size_t round = 0; round < rounds_.size(); ++round) {
     StreamOrder order;
     if (round == 0) order.after = device_start_.get();
-    if (round + 1 == rounds.size()) order.done = device_end_.get();
-    tickets_.push_back(transport_->post_on_device(rounds[round], order));
-    for (const Message& message : rounds[round]) {
+    if (round + 1 == rounds_.size()) order.done = device_end_.get();
+    tickets_.push_back(transport_->post_on_device(rounds_[round], order));
+    for (const Message& message : rounds_[round]) {
       const bool is_sent = message.direction == Direction::kSend;
       under_way_.sent_bytes += is_sent ? static_cast<std::int64_t>(message.size_bytes) : 0;
     }
@@ -91,11 +117,11 @@ void Exchange::post_all_on_device() {
 
 bool Exchange::advance() {
   if (transport_->is_stream_ordered()) {
-    if (!lanes_[0].batches.empty()) compute_->wait(*device_end_);
+    if (!rounds_.empty()) compute_->wait(*device_end_);
     return true;
   }
-  bool is_done = true;
-  for (Lane& lane : lanes_) is_done = advance_lane(lane) && is_done;
+  const bool all_received = advance_lane(receives_, kMostReceivesUnderWay);
+  const bool is_done = advance_lane(sends_, kMostSendsUnderWay) && all_received;
   if (is_done) {
     seconds_ += std::chrono::duration<double>(Clock::now() - start_).count();
     is_under_way_ = false;
@@ -106,11 +132,11 @@ bool Exchange::advance() {
 bool Exchange::is_settled() {
   if (!transport_->is_stream_ordered()) return !is_under_way_;
   std::erase_if(tickets_, [&](Ticket ticket) { return transport_->test(ticket); });
-  return tickets_.empty() && (lanes_[0].batches.empty() || device_end_->is_complete());
+  return tickets_.empty() && (rounds_.empty() || device_end_->is_complete());
 }
 
 void Exchange::add_device_seconds() {
-  const bool has_run = is_under_way_ && !lanes_[0].batches.empty();
+  const bool has_run = is_under_way_ && !rounds_.empty();
   if (transport_->is_stream_ordered() && has_run) {
     seconds_ += backend_->seconds_between(*device_start_, *device_end_);
     if (base_ != nullptr) {

@@ -5,15 +5,18 @@
 // exchange's business. Collective rule: all ranks start the same exchanges of one tag in the same order, with
 // the same plan; on a stream-ordered transport the same order over all tags.
 //
-// On transports that the host drives, the host waits for the send buffer, posts, and posts again whenever a
-// batch is done: with Pacing::kRounds one round after the other, with Pacing::kPorts one send and one receive
-// at a time, each followed by the next of its side. On a stream-ordered transport everything is posted at
-// once, behind the compute stream's work, and the compute stream waits for its end; the host waits for
-// nothing. Such a transport runs its batches in one order, so a port order becomes rounds there
-// (one_to_one_rounds).
+// On transports that the host drives, the host waits for the send buffer, posts, and posts again whenever
+// something is done. The two sides of a rank's port advance on their own, through batches: a round's messages
+// or, with Pacing::kPorts, one message. The next batch of sends starts when the one before has ended at this
+// rank, whatever still comes in; receives are posted one batch ahead. So a round begins before the last one
+// has ended everywhere, and nothing waits for a rank that it has no traffic with. It cannot deadlock: of the
+// batches that have not ended, those of the first round are posted at all of its ranks.
+//
+// On a stream-ordered transport everything is posted at once, behind the compute stream's work, and the
+// compute stream waits for its end; the host waits for nothing. Such a transport runs its batches in one
+// order, so a port order becomes rounds there (one_to_one_rounds).
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -73,17 +76,19 @@ class Exchange {
 
  private:
   using Clock = std::chrono::steady_clock;
-  /// Batches of messages that are posted one after the other.
+  using Batch = std::vector<Message>;
+  /// One side of this rank's port: batches that are posted in this order.
   struct Lane {
-    std::vector<std::vector<Message>> batches;
+    std::vector<Batch> batches;
     std::size_t next = 0;
-    Ticket ticket;
+    std::vector<Ticket> under_way;
   };
 
   /// Whether the host moves bytes, and so must know when they are there.
   bool is_driven_by_host() const { return !transport_->is_stream_ordered() && transport_->num_ranks() > 1; }
-  void fill_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers);
-  bool advance_lane(Lane& lane);
+  std::vector<Batch> messages_by_round(const TransmissionOrder& order, const ExchangeBuffers& buffers) const;
+  void fill_lanes(const std::vector<Batch>& rounds, Pacing pacing);
+  bool advance_lane(Lane& lane, std::size_t most_under_way);
   void post_all_on_device();
   void add_device_seconds();
 
@@ -91,15 +96,16 @@ class Exchange {
   Backend* backend_;
   Stream* compute_;
   std::uint32_t tag_;
-  std::array<Lane, 2> lanes_;  // rounds use the first; ports one for sends, one for receives
   double seconds_ = 0;
   bool is_under_way_ = false;  // started, and its seconds are not counted yet
 
   // Where the host moves the bytes.
+  Lane sends_, receives_;
   std::unique_ptr<Event> filled_;
   Clock::time_point start_;
   // Where the device does.
   std::unique_ptr<Event> device_start_, device_end_;  // timed
+  std::vector<Batch> rounds_;
   std::vector<Ticket> tickets_;
   Event* base_ = nullptr;  // null: spans are not kept
   std::vector<ExchangeSpan> spans_;
