@@ -27,6 +27,11 @@ from compare_transformers import ROOT, Worker, fail, make_stamp
 EXPERTS = ["grouped_mm", "batched_mm"]
 
 
+def say(side, batch, seconds, max_tokens):
+    """What is known so far, as a long run may be cut off."""
+    print(f"  {side}, batch {batch}: {batch * max_tokens / seconds:.1f} tokens/s", file=sys.stderr, flush=True)
+
+
 def make_prompts(config, batch, length):
     draw = random.Random(batch)
     return [[draw.randrange(config["vocab_size"]) for _ in range(length)] for _ in range(batch)]
@@ -117,6 +122,7 @@ def main():
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--experts", default=",".join(EXPERTS), help="experts implementations of transformers to try")
     parser.add_argument("--serve", type=pathlib.Path, default=ROOT / "build/cuda/bin/aurora-serve")
     parser.add_argument("--launcher", default="", help="for example mpirun with its flags; empty: one rank")
     parser.add_argument("--serve-arguments", default="--backend cuda", help="further flags for aurora-serve")
@@ -131,14 +137,19 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         aurora = AuroraSide(arguments, pathlib.Path(folder), max(batches))
-        ours = {batch: measure(lambda: aurora.run(prompts[batch], arguments.max_tokens), arguments.repeats)
-                for batch in batches}
+        ours = {}
+        for batch in batches:
+            ours[batch] = measure(lambda: aurora.run(prompts[batch], arguments.max_tokens), arguments.repeats)
+            say("aurora-serve", batch, ours[batch][0], arguments.max_tokens)
         aurora.close()
     peer = TransformersSide(arguments)
     theirs = {}
     for batch in batches:
-        theirs[batch] = {experts: measure(lambda: peer.run(prompts[batch], arguments.max_tokens, experts),
-                                          arguments.repeats) for experts in EXPERTS}
+        theirs[batch] = {}
+        for experts in arguments.experts.split(","):
+            run = measure(lambda: peer.run(prompts[batch], arguments.max_tokens, experts), arguments.repeats)
+            theirs[batch][experts] = run
+            say(f"transformers with {experts}", batch, run[0], arguments.max_tokens)
     stamp = make_stamp(arguments, peer.worker.versions)
     peer.worker.close()
 
