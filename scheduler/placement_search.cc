@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "scheduler/placement_state.h"
 #include "scheduler/random.h"
@@ -215,7 +216,7 @@ bool LocalSearch::improve_by(std::size_t index, const std::vector<bool>& is_crit
 Assignment improve_assignment(const LayerProblem& problem, Assignment start, const SearchEffort& effort) {
   Assignment found = LocalSearch(problem, start, effort).run();
   // The search may have looked at a part of the samples only.
-  return layer_time_us(problem, found) <= layer_time_us(problem, start) ? found : start;
+  return layer_time_us(problem, found) <= layer_time_us(problem, start) ? found : std::move(start);
 }
 
 Assignment hedge_assignment(const LayerProblem& problem, const Assignment& start, double price,

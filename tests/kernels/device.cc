@@ -81,8 +81,12 @@ std::vector<Variant> every_way() {
 }
 
 std::string variant_name(const testing::TestParamInfo<Variant>& info) {
-  return info.param.backend + (info.param.deterministic ? "_deterministic" : "") +
-         (info.param.worker_streams ? "_worker" : "");
+  return testing::PrintToString(info.param);
+}
+
+void PrintTo(const Variant& variant, std::ostream* stream) {
+  *stream << variant.backend << (variant.deterministic ? "_deterministic" : "")
+          << (variant.worker_streams ? "_worker" : "");
 }
 
 }  // namespace aurora::kernel_test

@@ -10,6 +10,7 @@
 
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -213,6 +214,8 @@ std::vector<Variant> every_way();
 
 /// "cpu", "cuda_deterministic", "cpu_worker", ...
 std::string variant_name(const testing::TestParamInfo<Variant>& info);
+/// The same in GoogleTest's own messages.
+void PrintTo(const Variant& variant, std::ostream* stream);
 
 /// A test on every backend of the build; skipped where this machine has no device for it.
 class OnEveryBackend : public testing::TestWithParam<Variant> {
