@@ -35,7 +35,7 @@ double whole_messages_over_bound(const TrafficMatrix& traffic, int width) {
 
 TEST(RealRouting, IsAtTheBoundInTheExactOrder) {
   for (const std::string workload : {"law", "summary"}) {
-    const TrafficMatrix traffic = test::real_traffic(workload);
+    const TrafficMatrix traffic = test::real_traffic(AURORA_SOURCE_DIR, workload);
     const double bound = test::naive_bound_us(traffic, kPorts);
     const TransmissionOrder exact = plan_order(OrderPolicy::kExact, traffic, {.ports = kPorts});
     const double algorithm1 = order_us(plan_order(OrderPolicy::kAlgorithm1, traffic, {.ports = kPorts}));
@@ -49,7 +49,7 @@ TEST(RealRouting, IsAtTheBoundInTheExactOrder) {
 
 TEST(RealRouting, IsWithinTwoThousandthsOfTheBoundWithOneMessageForEachPeer) {
   for (const std::string workload : {"law", "summary"}) {
-    const TrafficMatrix traffic = test::real_traffic(workload);
+    const TrafficMatrix traffic = test::real_traffic(AURORA_SOURCE_DIR, workload);
     EXPECT_LE(whole_messages_over_bound(traffic, 16), 1.002) << workload;
     const TransmissionOrder order = plan_order(
         OrderPolicy::kAurora, traffic, {.ports = kPorts, .round_cost_us = 0, .max_rounds = kGpus - 1});

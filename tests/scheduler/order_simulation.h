@@ -135,10 +135,9 @@ inline double naive_bound_us(const TrafficMatrix& traffic, const std::vector<dou
 }
 
 /// Layer 0 of DeepSeek-V2-Lite on 8 GPUs (data/README.md): `workload` is law or summary. In bytes, a token
-/// being a row of 2048 values of two bytes.
-inline TrafficMatrix real_traffic(const std::string& workload) {
-  const std::string name =
-      std::string(AURORA_SOURCE_DIR) + "/tests/scheduler/data/" + workload + "_layer0.R8.txt";
+/// being a row of 2048 values of two bytes. `source_dir` is the root of the checkout.
+inline TrafficMatrix real_traffic(const std::string& source_dir, const std::string& workload) {
+  const std::string name = source_dir + "/tests/scheduler/data/" + workload + "_layer0.R8.txt";
   std::ifstream file(name);
   if (!file) throw std::runtime_error("cannot read " + name);
   std::vector<Bytes> entries;

@@ -109,7 +109,7 @@ TEST(RateSharedRounds, MeetTheBoundOnRealRoutingOverMixedPorts) {
   const std::uint64_t seed = 32;
   std::mt19937_64 random(seed);
   for (const std::string workload : {"law", "summary"}) {
-    const TrafficMatrix traffic = test::real_traffic(workload);
+    const TrafficMatrix traffic = test::real_traffic(AURORA_SOURCE_DIR, workload);
     double worst = 1;
     double one_to_one_sum = 0;
     constexpr int kInstances = 100;
