@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <optional>
+#include <utility>
 
 #include "scheduler/copy_state.h"
 #include "scheduler/search_score.h"
@@ -240,7 +241,7 @@ std::vector<LayerPlacement> replicate_experts(const LayerProblem& problem, std::
   search.tune_shares();
   // The search may have looked at a part of the samples only.
   std::vector<LayerPlacement> found = search.take();
-  return layer_time_us(problem, found) <= layer_time_us(problem, start) ? found : start;
+  return layer_time_us(problem, found) <= layer_time_us(problem, start) ? std::move(found) : std::move(start);
 }
 
 }  // namespace aurora
