@@ -3,17 +3,6 @@
 #include <utility>
 
 namespace aurora {
-namespace {
-
-// Batches of one side under way. One of sends keeps the order; a receive that waits for its sender costs the
-// port nothing, and saves the sender of the next round the way from the end of ours to its receive. Measured
-// on eight hosts with ports of 0.2 Gbit/s, 2 MB for the most loaded: against rounds that wait for both of
-// their sides, rotation takes 0.59 to 0.82 of the time and exact orders 0.81 to 0.82. More of either side
-// gained on some traffic what it lost on other, with up to five times the retransmissions.
-constexpr std::size_t kMostSendsUnderWay = 1;
-constexpr std::size_t kMostReceivesUnderWay = 2;
-
-}  // namespace
 
 Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std::uint32_t tag)
     : transport_(&transport),

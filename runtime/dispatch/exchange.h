@@ -7,10 +7,10 @@
 //
 // On transports that the host drives, the host waits for the send buffer, posts, and posts again whenever
 // something is done. The two sides of a rank's port advance on their own, through batches: a round's messages
-// or, with Pacing::kPorts, one message. The next batch of sends starts when the one before has ended at this
-// rank, whatever still comes in; receives are posted one batch ahead. So a round begins before the last one
-// has ended everywhere, and nothing waits for a rank that it has no traffic with. It cannot deadlock: of the
-// batches that have not ended, those of the first round are posted at all of its ranks.
+// or, with Pacing::kPorts, one message. Of sends the two earliest batches that have not ended are under way,
+// of receives three, whatever the other side is at. So neighbouring rounds overlap, and nothing waits for a
+// rank that it has no traffic with. It cannot deadlock: of the batches that have not ended, those of the
+// first round are posted at all of its ranks.
 //
 // On a stream-ordered transport everything is posted at once, behind the compute stream's work, and the
 // compute stream waits for its end; the host waits for nothing. Such a transport runs its batches in one
@@ -29,6 +29,15 @@
 #include "runtime/transport/transport.h"
 
 namespace aurora {
+
+/// Batches of one side under way. The second send agrees with its receiver on the transfer while the first
+/// still flows, so the port does not run dry between them; the receives are one ahead of that, so that a send
+/// finds its receive. Measured on eight hosts with ports of 0.2 Gbit/s, 2 MB for the most loaded (geometric
+/// mean over uniform, balanced uneven, routed and hot-sender traffic; exact, rotation, longest first): 0.95
+/// of the time of one and two, which took 0.6 to 0.8 of the time of rounds that wait for both of their sides.
+/// Three and four gain no more.
+inline constexpr std::size_t kMostSendsUnderWay = 2;
+inline constexpr std::size_t kMostReceivesUnderWay = 3;
 
 /// Where the messages of one rank lie. Offsets are in bytes, [num_ranks]; sizes come from the plan.
 struct ExchangeBuffers {

@@ -163,7 +163,7 @@ class CountingTransport final : public Transport {
   std::array<int, 2> now_{}, most_{};
 };
 
-TEST(Exchange, HasOneSendUnderWayAndPostsOneReceiveAheadWhenPacedByPorts) {
+TEST(Exchange, HasAtMostTwoSendsAndThreeReceivesUnderWayWhenPacedByPorts) {
   std::cout << "seed 4712\n";
   std::mt19937 random(4712);
   const TrafficMatrix traffic = random_traffic(6, random);
@@ -171,7 +171,8 @@ TEST(Exchange, HasOneSendUnderWayAndPostsOneReceiveAheadWhenPacedByPorts) {
   test::run_ranks(6, [&](Transport& host) {
     CountingTransport transport(host);
     run_rank(transport, ports, traffic);
-    EXPECT_EQ(transport.most_under_way(), (std::array<int, 2>{1, 2}));
+    EXPECT_LE(transport.most_under_way()[0], 2);
+    EXPECT_LE(transport.most_under_way()[1], 3);
   });
 }
 
@@ -200,29 +201,32 @@ TEST(Exchange, NeighbouringRoundsOverlapAndAWaitingReceiveHoldsUpNoSend) {
   const auto transfer = [](int source, int destination, Bytes bytes) {
     return Transfer{GpuId{source}, GpuId{destination}, bytes};
   };
-  const TransmissionOrder order{.rounds = {{{transfer(1, 0, 10), transfer(0, 2, 20)}},
-                                           {{transfer(1, 2, 5)}},  // not this rank's business
-                                           {{transfer(2, 0, 11), transfer(0, 1, 21)}},
-                                           {{transfer(1, 0, 12), transfer(0, 2, 22)}}}};
+  TransmissionOrder order;
+  for (int round = 0; round < 4; ++round) {
+    const int peer = 1 + round % 2;
+    order.rounds.push_back({{transfer(peer, 0, 10 + round), transfer(0, 3 - peer, 20 + round)}});
+    order.rounds.push_back({{transfer(1, 2, 5)}});  // not this rank's business
+  }
   ScriptedTransport transport;
   const auto backend = create_backend("cpu", {});
   const auto compute = backend->create_stream();
   Exchange exchange(transport, *backend, *compute, 20);
-  const std::array<std::size_t, 3> sends{0, 0, 21}, receives{0, 0, 22};
+  const std::array<std::size_t, 3> sends{0, 0, 50}, receives{0, 0, 50};
   std::vector<std::byte> memory(100);
   exchange.start(order, {memory.data(), sends, memory.data(), receives});
-  EXPECT_EQ(transport.posted, (std::vector<std::string>{"from 1, 10", "from 2, 11", "to 2, 20"}));
-  transport.ended = {3};  // nothing has come yet
-  EXPECT_FALSE(exchange.advance());
-  EXPECT_EQ(transport.posted.back(), "to 1, 21");
-  transport.ended.insert(2);  // the later receive is no reason to wait for the earlier
-  EXPECT_FALSE(exchange.advance());
-  EXPECT_EQ(transport.posted.back(), "from 1, 12");
-  transport.ended.insert({1, 4, 5});
+  EXPECT_EQ(transport.posted, (std::vector<std::string>{"from 1, 10", "from 2, 11", "from 1, 12",  //
+                                                        "to 2, 20", "to 1, 21"}));
+  transport.ended = {4};  // nothing has come yet
   EXPECT_FALSE(exchange.advance());
   EXPECT_EQ(transport.posted.back(), "to 2, 22");
-  EXPECT_EQ(transport.posted.size(), 6U);
-  transport.ended.insert(6);
+  transport.ended.insert(2);  // the later receive is no reason to wait for the earlier
+  EXPECT_FALSE(exchange.advance());
+  EXPECT_EQ(transport.posted.back(), "from 2, 13");
+  transport.ended.insert({1, 3, 5, 6, 7});
+  EXPECT_FALSE(exchange.advance());
+  EXPECT_EQ(transport.posted.back(), "to 1, 23");
+  EXPECT_EQ(transport.posted.size(), 8U);
+  transport.ended.insert(8);
   EXPECT_TRUE(exchange.advance());
 }
 
