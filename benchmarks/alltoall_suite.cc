@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "benchmarks/coded_payload.h"
 #include "benchmarks/machine_counters.h"
@@ -16,6 +18,8 @@
 #include "kernels/error.h"
 #include "launch/nccl_environment.h"
 #include "runtime/dispatch/exchange.h"
+#include "runtime/dispatch/fabric_measurement.h"
+#include "runtime/dispatch/fabric_model.h"
 #include "runtime/plan_io/cluster_file.h"
 #include "runtime/plan_io/matrix_file.h"
 #include "runtime/plan_io/nearest_name.h"
@@ -76,15 +80,29 @@ std::vector<Subject> chosen_subjects(const AlltoallOptions& options, int num_gpu
   return subjects;
 }
 
-std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names) {
+/// A policy of the table, or none for "auto", which chooses one by what the fabric costs.
+using Choice = std::optional<OrderPolicy>;
+constexpr const char* kAuto = "auto";
+
+/// "all" has "auto" in it when the ports are known.
+std::vector<Choice> chosen_policies(const std::vector<std::string>& names, bool knows_ports) {
+  std::vector<Choice> policies;
   if (names == std::vector<std::string>{"all"}) {
-    return {all_order_policies().begin(), all_order_policies().end()};
+    policies.assign(all_order_policies().begin(), all_order_policies().end());
+    if (knows_ports) policies.push_back(std::nullopt);
+    return policies;
   }
-  std::vector<OrderPolicy> policies;
   for (const std::string& name : names) {
+    if (name == kAuto && !knows_ports) {
+      throw Error(ErrorKind::kInvalidArgument, "--policy auto needs the ports: --cluster or --ports");
+    }
+    if (name == kAuto) {
+      policies.push_back(std::nullopt);
+      continue;
+    }
     const auto policy = parse_order_policy(name);
     if (!policy) {
-      std::vector<std::string> known{"all"};
+      std::vector<std::string> known{"all", kAuto};
       for (const OrderPolicy each : all_order_policies()) known.emplace_back(order_policy_name(each));
       throw Error(ErrorKind::kInvalidArgument,
                   "--policy: unknown policy \"" + name + "\"" + suggest_name(name, known));
@@ -165,6 +183,7 @@ class RankBuffers {
 /// One policy on one matrix, as this rank sees it.
 struct Contender {
   std::string policy;
+  std::string chosen;  // by auto
   TransmissionOrder order;
   double planning_us = 0;  // CPU time
   std::vector<double> us;  // of each repetition
@@ -192,8 +211,8 @@ class AlltoallJob {
         backend_(backend),
         stream_(backend.create_stream()),
         exchange_(transport, backend, *stream_, kExchangeTag),
-        policies_(chosen_policies(options.policies)),
         ports_(chosen_ports(options, transport.num_ranks())),
+        policies_(chosen_policies(options.policies, !ports_.empty())),
         counts_network_(session.local_rank() == 0) {}
 
   void run(const RowVisitor& visit);
@@ -204,9 +223,11 @@ class AlltoallJob {
                               std::chrono::duration<double>(options_.timeout_seconds));
   }
   std::vector<Subject> agree_on_subjects();
-  Contender plan(OrderPolicy policy, const TrafficMatrix& traffic) const;
+  void measure_fabric_if_wanted();
+  Contender plan(const Choice& policy, const TrafficMatrix& traffic) const;
   void measure(const Subject& subject, const RowVisitor& visit);
   void meet() { all_gather(transport_, {}, kControlTag, deadline(), "all ranks before an exchange"); }
+  void repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers);
   void run_once(Contender& contender, RankBuffers& buffers);
   double exchange_us(const TransmissionOrder& order, const RankBuffers& buffers);
   Outcome collect(const Contender& contender);
@@ -218,13 +239,16 @@ class AlltoallJob {
   Backend& backend_;
   std::unique_ptr<Stream> stream_;
   Exchange exchange_;
-  std::vector<OrderPolicy> policies_;
   std::vector<double> ports_;  // bytes per microsecond; empty: not known
-  bool counts_network_;        // of the ranks that share a network, one counts
+  std::vector<Choice> policies_;
+  std::optional<FabricModel> fabric_;  // when auto is among the policies
+  bool counts_network_;                // of the ranks that share a network, one counts
 };
 
 void AlltoallJob::run(const RowVisitor& visit) {
-  for (const Subject& subject : agree_on_subjects()) measure(subject, visit);
+  const std::vector<Subject> subjects = agree_on_subjects();
+  measure_fabric_if_wanted();
+  for (const Subject& subject : subjects) measure(subject, visit);
 }
 
 std::vector<Subject> AlltoallJob::agree_on_subjects() {
@@ -251,15 +275,45 @@ std::vector<Subject> AlltoallJob::agree_on_subjects() {
   return subjects;
 }
 
-Contender AlltoallJob::plan(OrderPolicy policy, const TrafficMatrix& traffic) const {
+void AlltoallJob::measure_fabric_if_wanted() {
+  if (std::ranges::find(policies_, Choice()) == policies_.end()) return;
+  const Elapsed elapsed = time_once([&] {
+    fabric_ = measure_fabric({.transport = transport_,
+                              .backend = backend_,
+                              .ports = ports_,
+                              .exchange_tag = kExchangeTag,
+                              .control_tag = kControlTag,
+                              .deadline = Clock::now() + kStartTimeout});
+  });
+  if (transport_.rank() != 0) return;
+  std::fprintf(stderr, "fabric, measured in %.2f s:", elapsed.wall_us * 1e-6);
+  for (const auto& cost : fabric_->chain) {
+    std::fprintf(stderr, " a message of %.0f bytes in a chain +%.0f us;", cost.bytes, cost.extra_us);
+  }
+  for (const auto& cost : fabric_->group) {
+    std::fprintf(stderr, " a group of %.0f peers %.0f us and %.2f times its fair-share time;", cost.peers,
+                 cost.start_us, cost.stretch);
+  }
+  std::fputc('\n', stderr);
+}
+
+Contender AlltoallJob::plan(const Choice& policy, const TrafficMatrix& traffic) const {
   constexpr int kNumPlans = 5;
   const OrderOptions order_options{
       .ports = ports_, .round_cost_us = options_.round_cost_us, .seed = options_.seed};
   Contender contender;
-  contender.policy = order_policy_name(policy);
+  contender.policy = policy ? order_policy_name(*policy) : kAuto;
   std::vector<double> cpu_us;
   for (int index = 0; index < kNumPlans; ++index) {
-    cpu_us.push_back(time_once([&] { contender.order = plan_order(policy, traffic, order_options); }).cpu_us);
+    cpu_us.push_back(time_once([&] {
+                       if (policy) {
+                         contender.order = plan_order(*policy, traffic, order_options);
+                         return;
+                       }
+                       ChosenOrder best = choose_order(traffic, order_options, *fabric_);
+                       contender.order = std::move(best.order);
+                       contender.chosen = order_policy_name(best.policy);
+                     }).cpu_us);
   }
   contender.planning_us = quantiles_of(cpu_us).median;
   return contender;
@@ -268,7 +322,20 @@ Contender AlltoallJob::plan(OrderPolicy policy, const TrafficMatrix& traffic) co
 void AlltoallJob::measure(const Subject& subject, const RowVisitor& visit) {
   RankBuffers buffers(backend_, *stream_, subject.traffic, transport_.rank());
   std::vector<Contender> contenders;
-  for (const OrderPolicy policy : policies_) contenders.push_back(plan(policy, subject.traffic));
+  for (const Choice& policy : policies_) contenders.push_back(plan(policy, subject.traffic));
+  try {
+    repeat_in_turns(contenders, buffers);
+  } catch (const std::exception& failure) {
+    transport_.abort(failure.what());  // before the memory of its messages goes
+    throw;
+  }
+  for (const Contender& contender : contenders) {
+    const Outcome outcome = collect(contender);
+    if (transport_.rank() == 0) visit(row_of(subject, contender, outcome));
+  }
+}
+
+void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers) {
   Random random(options_.seed);
   std::vector<std::size_t> turns(contenders.size());
   std::iota(turns.begin(), turns.end(), std::size_t{0});
@@ -281,10 +348,6 @@ void AlltoallJob::measure(const Subject& subject, const RowVisitor& visit) {
       contender.ticks = {};
       contender.num_retransmitted = 0;
     }
-  }
-  for (const Contender& contender : contenders) {
-    const Outcome outcome = collect(contender);
-    if (transport_.rank() == 0) visit(row_of(subject, contender, outcome));
   }
 }
 
@@ -345,13 +408,16 @@ Row AlltoallJob::row_of(const Subject& subject, const Contender& contender, cons
   row.set("bytes", makespan_bound_bytes(subject.traffic));
   row.set("median", us.median).set("p10", us.p10).set("p90", us.p90);
   if (!ports_.empty()) add_bounds(subject.traffic, us.median, row);
+  if (fabric_) row.set("predicted", predicted_exchange_us(contender.order, ports_, *fabric_));
   row.set("rounds", static_cast<std::int64_t>(num_rounds(contender.order)));
   row.set("planning", outcome.planning_us);
   if (contender.ticks.total > 0) {
     row.set("idle",
             100.0 * static_cast<double>(contender.ticks.idle) / static_cast<double>(contender.ticks.total));
   }
-  return row.set("resent", outcome.num_retransmitted).set("wrong", outcome.num_wrong);
+  row.set("resent", outcome.num_retransmitted).set("wrong", outcome.num_wrong);
+  if (!contender.chosen.empty()) row.set("chosen", contender.chosen);
+  return row;
 }
 
 void AlltoallJob::add_bounds(const TrafficMatrix& traffic, double median_us, Row& row) const {
@@ -372,12 +438,7 @@ void run_over_nccl(const AlltoallOptions& options, const MpiSession& session, Tr
   const auto transport =
       create_device_transport(control, {.device = seat.device, .start_timeout = kStartTimeout});
   const auto backend = create_backend("cuda", {.device = seat.device});
-  try {
-    AlltoallJob(options, session, *transport, *backend).run(visit);
-  } catch (const std::exception& failure) {
-    transport->abort(failure.what());
-    throw;
-  }
+  AlltoallJob(options, session, *transport, *backend).run(visit);
 }
 
 void run_over_mpi(const AlltoallOptions& options, const MpiSession& session, Transport& control,

@@ -1,0 +1,23 @@
+// What exchange.h does with an order in which every rank sends to one peer at a time: how long it takes when
+// some messages of each side are under way at once and share its port fairly.
+//
+// A message is posted at its sender when fewer than kMostSendsUnderWay earlier ones of that side are under
+// way, at its receiver likewise; it flows while both have posted it, at the max-min fair rate
+// (fair_sharing.h) of all that flow. Messages of one pair flow one after the other. This is an event
+// simulation: O(F) fillings for F messages.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "scheduler/transmission_order.h"
+
+namespace aurora {
+
+/// Microseconds until the last of `starts` has ended, in their order at every side. `extra_us` says by bytes
+/// for how long a message takes up its ports beyond them. Ports in bytes per microsecond, one per GPU. Throws
+/// kUnsupported for more than PairSet::kMaxGpus.
+double overlapped_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
+                              const std::function<double(double bytes)>& extra_us);
+
+}  // namespace aurora
