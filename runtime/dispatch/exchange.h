@@ -32,10 +32,9 @@ namespace aurora {
 
 /// Batches of one side under way. The second send agrees with its receiver on the transfer while the first
 /// still flows, so the port does not run dry between them; the receives are one ahead of that, so that a send
-/// finds its receive. Measured on eight hosts with ports of 0.2 Gbit/s, 2 MB for the most loaded (geometric
-/// mean over uniform, balanced uneven, routed and hot-sender traffic; exact, rotation, longest first): 0.95
-/// of the time of one and two, which took 0.6 to 0.8 of the time of rounds that wait for both of their sides.
-/// Three and four gain no more.
+/// finds its receive. Measured on eight hosts with ports of 0.2 Gbit/s, 2 MB for the most loaded, on a busy
+/// machine: one and two took 0.6 to 0.8 of the time of rounds that wait for both of their sides, two and
+/// three about 0.95 of that (exact, rotation, longest first); three and four gained no more.
 inline constexpr std::size_t kMostSendsUnderWay = 2;
 inline constexpr std::size_t kMostReceivesUnderWay = 3;
 
