@@ -62,18 +62,6 @@ Setting random_setting(const std::vector<int>& experts, int num_gpus, bool has_s
   return setting;
 }
 
-/// `slots` on every GPU.
-LayerProblem problem_of(const Setting& setting, int slots) {
-  LayerProblem problem;
-  problem.cluster = &setting.cluster;
-  for (const ModelTraffic& model : setting.models) {
-    problem.models.push_back(&model);
-    problem.demands.emplace_back(model.layers[0], model, setting.cluster.num_gpus());
-    problem.slots.emplace_back(static_cast<std::size_t>(setting.cluster.num_gpus()), slots);
-  }
-  return problem;
-}
-
 /// The least layer time over all assignments within the slots, each computed from scratch.
 double least_time_us(const LayerProblem& problem) {
   double least = std::numeric_limits<double>::infinity();
@@ -110,7 +98,7 @@ TEST(BranchAndBound, FindsTheBestOfAllPlacementsWithOneExpertOfEachModelOnAGpu) 
   for (int instance = 0; instance < 36; ++instance) {
     const auto& [num_gpus, experts] = shapes[static_cast<std::size_t>(instance) % shapes.size()];
     const Setting setting = random_setting(experts, num_gpus, false, random);
-    LayerProblem problem = problem_of(setting, 1);
+    LayerProblem problem = test::problem_of(setting, 1);
     if (instance % 5 == 0 && experts.back() < num_gpus) problem.slots.back()[random() % 3] = 0;
     const double best = least_time_us(problem);
     SCOPED_TRACE("seed " + std::to_string(seed) + ", instance " + std::to_string(instance));
@@ -134,7 +122,7 @@ TEST(BranchAndBound, FindsTheBestOfAllPlacementsWithOneExpertOfEachModelOnAGpu) 
 TEST(BranchAndBound, ThatRunsOutOfTrialsClaimsNoProof) {
   std::mt19937_64 random(62);
   const Setting setting = random_setting({6, 6}, 6, false, random);
-  const LayerProblem problem = problem_of(setting, 1);
+  const LayerProblem problem = test::problem_of(setting, 1);
   const BranchAndBoundResult cut = branch_and_bound(problem, {.limit_us = 1e12, .max_trials = 1});
   EXPECT_FALSE(cut.is_proven);
   EXPECT_FALSE(cut.assignment);
@@ -143,11 +131,11 @@ TEST(BranchAndBound, ThatRunsOutOfTrialsClaimsNoProof) {
 TEST(BranchAndBound, RefusesWhatItCannotSolve) {
   std::mt19937_64 random(63);
   Setting setting = random_setting({5, 3}, 4, false, random);
-  EXPECT_THROW(branch_and_bound(problem_of(setting, 1), {.limit_us = 1e12}), std::invalid_argument);
+  EXPECT_THROW(branch_and_bound(test::problem_of(setting, 1), {.limit_us = 1e12}), std::invalid_argument);
   setting = random_setting({4, 3}, 4, false, random);
-  EXPECT_TRUE(can_branch_and_bound(problem_of(setting, 1)));
+  EXPECT_TRUE(can_branch_and_bound(test::problem_of(setting, 1)));
   setting.cluster.link_gbps = 400;
-  EXPECT_FALSE(can_branch_and_bound(problem_of(setting, 1))) << "links inside nodes";
+  EXPECT_FALSE(can_branch_and_bound(test::problem_of(setting, 1))) << "links inside nodes";
 }
 
 TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimumOrTiesWithIt) {
@@ -163,7 +151,7 @@ TEST(AutoPlacement, WithRoomForOneExpertOfEachModelIsTheOptimumOrTiesWithIt) {
     const DeploymentPlan plan = plan_deployment(setting.models, setting.cluster, PlacementPolicy::kAuto, {});
     std::vector<LayerPlacement> placements;
     for (const ModelPlacement& model : plan.models) placements.push_back(model.layers[0]);
-    const LayerProblem problem = problem_of(setting, 1);
+    const LayerProblem problem = test::problem_of(setting, 1);
     const double best = least_time_us(problem);
     // Of several models' placements within 0.4 % the event simulation chooses.
     const double tie = experts.size() > 1 ? 0.004 : 1e-9;
@@ -184,7 +172,7 @@ TEST(ProvenDeployment, IsTheBestOfAllPlacementsOrNothing) {
     ASSERT_TRUE(plan);
     std::vector<LayerPlacement> placements;
     for (const ModelPlacement& model : plan->models) placements.push_back(model.layers[0]);
-    const LayerProblem problem = problem_of(setting, 1);
+    const LayerProblem problem = test::problem_of(setting, 1);
     const double best = least_time_us(problem);
     EXPECT_NEAR(layer_time_us(problem, placements), best, 1e-9 * best)
         << "seed " << seed << ", instance " << instance;
@@ -206,7 +194,7 @@ TEST(ChoiceBySimulation, LowersTheSimulatedTimeAndKeepsToItsToleranceAndTheSlots
   int num_faster = 0;
   for (int instance = 0; instance < 40; ++instance) {
     const Setting setting = random_setting({5, 4}, 5, instance % 2 == 0, random);
-    const LayerProblem problem = problem_of(setting, 1);
+    const LayerProblem problem = test::problem_of(setting, 1);
     Assignment start{{0, 1, 2, 3, 4}, {0, 1, 2, 3}};
     for (auto& gpus : start) std::shuffle(gpus.begin(), gpus.end(), random);
     const double tolerance = instance % 3 * 0.05;
@@ -235,7 +223,7 @@ TEST(LayerTimeBound, IsNeverAboveTheBestOfAllPlacements) {
     const auto& [num_gpus, experts] = shapes[static_cast<std::size_t>(instance) % shapes.size()];
     Setting setting = random_setting(experts, num_gpus, instance / 6 % 2 == 1, random);
     if (instance % 7 == 0) setting.cluster.link_gbps = 300;
-    const LayerProblem problem = problem_of(setting, instance % 3 == 0 ? 4 : 7);
+    const LayerProblem problem = test::problem_of(setting, instance % 3 == 0 ? 4 : 7);
     const double best = least_time_us(problem);
     const double bound = layer_time_bound_us(problem);
     EXPECT_GT(bound, 0);
@@ -254,7 +242,7 @@ TEST(LayerTimeBound, OfEqualSmallExpertsIsWhatDividingTheWorkGives) {
   Setting setting{uniform_cluster(4, 100), {model}};
   setting.cluster.gpus[2].compute = setting.cluster.gpus[3].compute = 0.5;
   const double divided = 64 * 10 / 3.0;
-  const double bound = layer_time_bound_us(problem_of(setting, 64), 2000);
+  const double bound = layer_time_bound_us(test::problem_of(setting, 64), 2000);
   EXPECT_LE(bound, divided * (1 + 1e-9));
   EXPECT_GE(bound, divided * 0.99);
 }
@@ -268,7 +256,7 @@ TEST(LayerTimeBound, KnowsThatAnExpertCannotBeDivided) {
   model.expert_us_per_token = 1;
   model.layers = {{std::vector<std::vector<double>>(8, {50, 0, 0, 0, 0, 0, 0, 0}), {}}};
   const Setting setting{uniform_cluster(8, 100), {model}};
-  EXPECT_NEAR(layer_time_bound_us(problem_of(setting, 8)), 400, 1e-9);
+  EXPECT_NEAR(layer_time_bound_us(test::problem_of(setting, 8)), 400, 1e-9);
 }
 
 TEST(SampleBits, CountUnionsAsSetsDo) {
@@ -328,7 +316,7 @@ TEST(PlacementState, AgreesWithLayerTimesFromScratch) {
       setting.cluster.link_gbps = 400;
       for (int gpu = 0; gpu < n; ++gpu) setting.cluster.gpus[gpu].node = gpu / 2;
     }
-    const LayerProblem problem = problem_of(setting, 12);
+    const LayerProblem problem = test::problem_of(setting, 12);
     Assignment start;
     for (const int count : experts) start.emplace_back(static_cast<std::size_t>(count), 0);
     PlacementState state(problem, start);
@@ -385,7 +373,7 @@ TEST(CopyState, AgreesWithLoadsFromScratchAfterManyChanges) {
       setting.cluster.link_gbps = 400;
       setting.cluster.gpus[3].node = setting.cluster.gpus[2].node = 1;
     }
-    const LayerProblem problem = problem_of(setting, 9);
+    const LayerProblem problem = test::problem_of(setting, 9);
     std::vector<LayerPlacement> placements;
     for (const LayerDemand& demand : problem.demands) {
       placements.push_back(placement_of(std::vector<int>(static_cast<std::size_t>(demand.num_experts))));

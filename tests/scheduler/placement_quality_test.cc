@@ -74,18 +74,6 @@ Instance one_expert_each(int num_gpus, const std::vector<int>& experts, std::mt1
   return instance;
 }
 
-/// `slots` on every GPU.
-LayerProblem problem_of(const Instance& instance, int slots) {
-  LayerProblem problem;
-  problem.cluster = &instance.cluster;
-  for (const ModelTraffic& model : instance.models) {
-    problem.models.push_back(&model);
-    problem.demands.emplace_back(model.layers[0], model, instance.cluster.num_gpus());
-    problem.slots.emplace_back(static_cast<std::size_t>(instance.cluster.num_gpus()), slots);
-  }
-  return problem;
-}
-
 double simulated_us(const Instance& instance, const DeploymentPlan& plan) {
   return simulate_plan(plan, instance.models, instance.cluster, Execution::kOverlapped).makespan_us;
 }
@@ -127,7 +115,7 @@ Colocated compare_with_optimum(const Shape& shape) {
     const double ours = evaluate_plan(plan, instance.models, instance.cluster).mean_layer_time_us;
     BranchAndBoundResult exact;
     figures.proof_ms.add(milliseconds_of(
-        [&] { exact = branch_and_bound(problem_of(instance, 1), {.limit_us = ours * (1 + 1e-6)}); }));
+        [&] { exact = branch_and_bound(test::problem_of(instance, 1), {.limit_us = ours * (1 + 1e-6)}); }));
     if (!exact.is_proven || !exact.assignment) {
       ADD_FAILURE() << "seed " << shape.seed << ", instance " << index << ": no optimum";
       continue;
@@ -230,7 +218,7 @@ Exclusive compare_with_bound(const Shape& shape, bool is_heterogeneous) {
     DeploymentPlan plan;
     figures.planning_ms.add(milliseconds_of(
         [&] { plan = plan_deployment(instance.models, instance.cluster, PlacementPolicy::kAuto, {}); }));
-    const double bound = layer_time_bound_us(problem_of(instance, shape.experts.front()), 1000);
+    const double bound = layer_time_bound_us(test::problem_of(instance, shape.experts.front()), 1000);
     figures.ratio.add(evaluate_plan(plan, instance.models, instance.cluster).mean_layer_time_us / bound);
     EXPECT_GE(figures.ratio.quantile(0), 1 - 1e-9) << "seed " << shape.seed << ", instance " << index;
   }

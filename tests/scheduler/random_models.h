@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/cluster.h"
+#include "scheduler/placement_problem.h"
 #include "scheduler/plan.h"
 
 namespace aurora::test {
@@ -76,6 +77,20 @@ inline ClusterSpec test_cluster(int num_gpus, bool is_heterogeneous) {
     cluster.gpus[gpu].port_gbps = 100 * speeds[static_cast<std::size_t>(gpu) % 4];
   }
   return cluster;
+}
+
+/// The first layer of all models, with `slots` on every GPU. Refers to `setting`, anything that has a
+/// `cluster` and `models`.
+template <class Setting>
+LayerProblem problem_of(const Setting& setting, int slots) {
+  LayerProblem problem;
+  problem.cluster = &setting.cluster;
+  for (const ModelTraffic& model : setting.models) {
+    problem.models.push_back(&model);
+    problem.demands.emplace_back(model.layers[0], model, setting.cluster.num_gpus());
+    problem.slots.emplace_back(static_cast<std::size_t>(setting.cluster.num_gpus()), slots);
+  }
+  return problem;
 }
 
 }  // namespace aurora::test

@@ -11,6 +11,7 @@
 #include "runtime/transport/mpi_session.h"
 #include "runtime/transport/wait.h"
 #include "tests/runtime/transport/transport_conformance.h"
+#include "tests/support/failures_only.h"
 
 namespace aurora {
 namespace {
@@ -88,18 +89,6 @@ TEST(MpiSession, KnowsItsPlace) {
   EXPECT_FALSE(session->processor_name().empty());
 }
 
-// Rank 0 prints as usual; the others only what fails, with their rank.
-class FailuresOnly : public testing::EmptyTestEventListener {
-  void OnTestPartResult(const testing::TestPartResult& result) override {
-    if (!result.failed()) return;
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", session->rank(),
-                 info == nullptr ? "" : info->test_suite_name(), info == nullptr ? "" : info->name(),
-                 result.file_name() == nullptr ? "" : result.file_name(), result.line_number(),
-                 result.message());
-  }
-};
-
 }  // namespace
 }  // namespace aurora
 
@@ -107,10 +96,6 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   aurora::MpiSession session;
   aurora::session = &session;
-  if (session.rank() != 0) {
-    auto& listeners = testing::UnitTest::GetInstance()->listeners();
-    delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new aurora::FailuresOnly);
-  }
+  aurora::test::print_failures_only_above_rank_0(session.rank());
   return RUN_ALL_TESTS();
 }

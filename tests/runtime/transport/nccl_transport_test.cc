@@ -22,6 +22,7 @@
 #include "runtime/transport/wait.h"
 #include "tests/runtime/transport/address_coding.h"
 #include "tests/runtime/transport/transport_conformance.h"
+#include "tests/support/failures_only.h"
 
 namespace aurora {
 namespace {
@@ -425,18 +426,6 @@ TEST_P(NcclTransportConformance, HoldsOverThreads) {
   for (std::thread& rank : ranks) rank.join();
 }
 
-// Rank 0 prints as usual; the others only what fails, with their rank.
-class FailuresOnly : public testing::EmptyTestEventListener {
-  void OnTestPartResult(const testing::TestPartResult& result) override {
-    if (!result.failed()) return;
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", session->rank(),
-                 info == nullptr ? "" : info->test_suite_name(), info == nullptr ? "" : info->name(),
-                 result.file_name() == nullptr ? "" : result.file_name(), result.line_number(),
-                 result.message());
-  }
-};
-
 // Where this rank computes, as aurora-serve chooses it; and one launch order for two communicators.
 void take_seat() {
   setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
@@ -459,11 +448,7 @@ int main(int argc, char** argv) {
   aurora::MpiSession session;
   aurora::session = &session;
   aurora::take_seat();
-  if (session.rank() != 0) {
-    auto& listeners = testing::UnitTest::GetInstance()->listeners();
-    delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new aurora::FailuresOnly);
-  }
+  aurora::test::print_failures_only_above_rank_0(session.rank());
   const int result = RUN_ALL_TESTS();
   aurora::backend.reset();
   return result;
