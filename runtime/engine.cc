@@ -32,6 +32,8 @@ constexpr std::chrono::seconds kHeartbeat{1};
 /// How long ranks wait for each other while loading: ranks host different numbers of experts, and disks are
 /// slow.
 constexpr std::chrono::minutes kLoadTimeout{30};
+/// How long work that was submitted may take after the engine has failed, before its memory is taken away.
+constexpr std::chrono::seconds kLastWorkTimeout{30};
 
 void check_options(const EngineOptions& options, const Backend& backend) {
   const auto refuse = [](const std::string& text) { throw Error(ErrorKind::kInvalidArgument, text); };
@@ -58,6 +60,12 @@ void check_options(const EngineOptions& options, const Backend& backend) {
 struct Engine::State {
   State(EngineOptions given, Transport& used_transport, Backend& used_backend)
       : options(std::move(given)), transport(&used_transport), backend(&used_backend) {}
+  // Also after a failure, when a step may be under way: its memory goes only after its work.
+  ~State() {
+    for (const auto& model : models) model->finish_work(Clock::now() + kLastWorkTimeout);
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
   Deadline deadline() const { return Clock::now() + options.timeout; }
   void start();

@@ -139,19 +139,25 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
 }
 
 void ModelStep::submit_head() {
-  const PhaseMarker::Stretch stretch = phases().mark(Phase::kHead);
-  Backend& backend = model_->backend();
-  const std::int64_t outputs = batch_->num_outputs();
-  host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
-  if (outputs > 0) {
-    const Tensor logits = model_->decoder().head();
-    const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
-    backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
-    backend.copy(model_->stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
+  {
+    const PhaseMarker::Stretch stretch = phases().mark(Phase::kHead);
+    sample_outputs();
+    model_->backend().copy(model_->stream(), host_routed_.bytes(), routed_.bytes(), routed_.size_bytes());
   }
-  backend.copy(model_->stream(), host_routed_.bytes(), routed_.bytes(), routed_.size_bytes());
+  // After the stretch has ended: once this is complete, so are all times of the step.
   model_->stream().record(*sampled_event_);
   stage_ = Stage::kSampling;
+}
+
+void ModelStep::sample_outputs() {
+  const std::int64_t outputs = batch_->num_outputs();
+  host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
+  if (outputs == 0) return;
+  Backend& backend = model_->backend();
+  const Tensor logits = model_->decoder().head();
+  const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
+  backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
+  backend.copy(model_->stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
 }
 
 bool ModelStep::finish_sampling() {

@@ -56,6 +56,7 @@ class ModelStep {
   bool advance_moe(SubmissionOrder& order);
   std::span<const std::int32_t> expert_ids(int moe_layer) const;
   void submit_head();
+  void sample_outputs();
   bool finish_sampling();
   void record_routing();
   void start_clock();

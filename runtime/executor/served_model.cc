@@ -1,6 +1,7 @@
 #include "runtime/executor/served_model.h"
 
 #include <algorithm>
+#include <exception>
 
 namespace aurora {
 namespace {
@@ -44,6 +45,14 @@ ServedModel::ServedModel(const ModelOptions& options)
 }
 
 ServedModel::~ServedModel() = default;
+
+void ServedModel::finish_work(Deadline deadline) noexcept {
+  if (stream_ == nullptr) return;
+  try {
+    stream_->synchronize(deadline);
+  } catch (const std::exception&) {
+  }
+}
 
 std::int64_t ServedModel::num_cache_blocks() const { return planned_cache(options_, config_).num_blocks; }
 

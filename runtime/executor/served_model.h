@@ -41,6 +41,9 @@ class ServedModel {
   /// Loads the weights that this rank needs under `placement` and allocates the cache.
   void load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
             Backend& backend);
+  /// Waits until the device is done with what was submitted, in whatever state the model is. Errors of that
+  /// work are dropped: whoever failed has reported them.
+  void finish_work(Deadline deadline) noexcept;
   void record_routing() { collector_.emplace(num_moe_layers(), static_cast<int>(config_.top_k)); }
 
   const ModelOptions& options() const { return options_; }
