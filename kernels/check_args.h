@@ -35,14 +35,10 @@ void check_args(const AssignRowsArgs& args, std::size_t scratch_bytes);
 void check_args(const PackRowsArgs& args);
 void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes);
 void check_args(const WeightedSumArgs& args);
-/// `scratch_bytes_per_row` is the backend's for the widest expert.
-void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes_per_row);
+void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes);
 void check_args(const SiluMultiplyArgs& args);
 void check_args(const AddArgs& args);
 void check_args(const SigmoidGatedAddArgs& args);
 void check_args(const SampleArgs& args);
-
-/// Largest `inner` of the experts; 0 without experts.
-std::int64_t widest_inner(const ExpertFfnArgs& args);
 
 }  // namespace aurora

@@ -13,9 +13,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "kernels/backend.h"
+#include "kernels/expert_bank.h"
 #include "kernels/tensor.h"
 
 namespace aurora {
@@ -160,22 +162,22 @@ struct PackRowsArgs {
 };
 
 /// The receiver's half of a dispatch: reads the headers of received rows and orders the pairs (row, entry) by
-/// local expert, then by row. `expert_offsets` is what the senders' counts announce; a header that disagrees
-/// with it is a broken invariant and an error. No row names an expert twice. The terms of row r,
-/// [term_offsets[r], term_offsets[r+1]), are its entries in their order.
+/// local expert, then by row. The pairs are as many as the senders' counts announce, which is what the
+/// outputs have room for; headers that disagree are a broken invariant and an error. No row names an expert
+/// twice. The terms of row r, [term_offsets[r], term_offsets[r+1]), are its entries in their order.
 struct GroupRowsArgs {
   const std::byte* rows = nullptr;  // [num_rows, row_bytes]; headers of top_k RowEntry at `header_offset`
   std::int64_t num_rows = 0;
   std::size_t row_bytes = 0;
   std::size_t header_offset = 0;
   std::int32_t top_k = 0;
-  Tensor local_index;                            // [num_experts] int32: among this rank's experts, or -1
-  std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
-  Tensor scratch;                                // at least group_rows_scratch_bytes(...) bytes, any dtype
-  Tensor row_indices;   // [num_pairs] int32: row of each pair, grouped by local expert
-  Tensor term_offsets;  // [num_rows + 1] int32
-  Tensor term_indices;  // [num_pairs] int32: position among the grouped pairs
-  Tensor term_weights;  // [num_pairs] float32
+  Tensor local_index;     // [num_experts] int32: among this rank's experts, or -1
+  Tensor scratch;         // at least group_rows_scratch_bytes(...) bytes, any dtype
+  Tensor expert_offsets;  // [num_local_experts + 1] int32: pairs of local expert e are [e, e + 1) of these
+  Tensor row_indices;     // [num_pairs] int32: row of each pair, grouped by local expert
+  Tensor term_offsets;    // [num_rows + 1] int32
+  Tensor term_indices;    // [num_pairs] int32: position among the grouped pairs
+  Tensor term_weights;    // [num_pairs] float32
 };
 
 /// output[r, :] = (initial[r, :] or 0) + sum over p in [offsets[r], offsets[r+1]) of
@@ -190,23 +192,18 @@ struct WeightedSumArgs {
   Tensor output;   // [num_rows, width]; float32 or bfloat16
 };
 
-/// The weights of one expert's SwiGLU feed-forward network, device memory.
-struct ExpertWeights {
-  Tensor gate;  // [inner, hidden]
-  Tensor up;    // [inner, hidden]
-  Tensor down;  // [hidden, inner]
-};
-
 /// For each expert e and each p in [expert_offsets[e], expert_offsets[e+1]):
 ///   x = input[row_indices[p], :];  output[p, :] = down_e * (silu(gate_e * x) .* (up_e * x))
+/// The sizes of the groups are on the device alone; the host knows a bound on their sum, num_rows. Rows of
+/// `output` from the last offset on are left as they are.
 struct ExpertFfnArgs {
   Tensor input;  // [num_input_rows, at least hidden] compute dtype or bfloat16 (the wire's); only the first
                  // `hidden` columns are read
-  Tensor row_indices;                            // [num_rows] int32, grouped by expert
-  std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1], host
-  std::span<const ExpertWeights> experts;        // [num_local_experts], host; must outlive the work
-  Tensor scratch;                                // at least expert_ffn_scratch_bytes(...) bytes, any dtype
-  Tensor output;                                 // [num_rows, hidden]
+  Tensor row_indices;     // [num_rows] int32, grouped by expert
+  Tensor expert_offsets;  // [num_experts + 1] int32, rising from 0 to at most num_rows
+  const ExpertBank* experts = nullptr;
+  Tensor scratch;  // at least expert_ffn_scratch_bytes(...) bytes, any dtype
+  Tensor output;   // [num_rows, hidden]
 };
 
 /// output = silu(gate) .* up, elementwise; output may be gate or up.
@@ -266,6 +263,8 @@ class Ops {
   virtual std::size_t group_rows_scratch_bytes(std::int64_t num_rows,
                                                std::int64_t num_local_experts) const = 0;
   virtual void weighted_sum(Stream& stream, const WeightedSumArgs& args) const = 0;
+  /// Returns when the bank can be used on any stream.
+  virtual std::unique_ptr<ExpertBank> make_expert_bank(std::span<const ExpertWeights> experts) const = 0;
   virtual void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const = 0;
   /// Scratch that `expert_ffn` needs for `num_rows` rows in total.
   virtual std::size_t expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t hidden,

@@ -41,7 +41,9 @@ std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig&
       (2 * sent_rows * (2 * config.top_k + 1) + 2 * tokens * config.top_k + received_rows + 4 * pairs) *
       static_cast<std::int64_t>(sizeof(std::int32_t));
   const std::int64_t shared = tokens * (2 * config.shared_expert_inner + config.hidden) * kWide;
-  const std::int64_t experts = pairs * (2 * config.hidden + 2 * config.expert_inner) * kWide;
+  // The CPU gathers inputs and keeps gate and up apart; a GPU needs the activations alone.
+  const auto element = static_cast<std::int64_t>(dtype_bytes(options.dtype));
+  const std::int64_t experts = pairs * (2 * config.hidden + 2 * config.expert_inner) * element;
   // Deterministic runs return a row for each pair, others one for each row.
   const std::int64_t results = (pairs + tokens * config.top_k) * returned;
   return gate + indices + shared + experts + (sent_rows + received_rows) * row + results;

@@ -1,4 +1,4 @@
-#include <vector>
+#include <string>
 
 #include "kernels/cpu/activations.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -55,10 +55,25 @@ void run_expert(const Problem& problem, const ExpertWeights& expert, std::int64_
        problem.order);
 }
 
-void run_experts(const Problem& problem, std::span<const std::int32_t> offsets,
-                 std::span<const ExpertWeights> experts) {
-  for (std::size_t e = 0; e < experts.size(); ++e) {
-    if (offsets[e + 1] > offsets[e]) run_expert(problem, experts[e], offsets[e], offsets[e + 1] - offsets[e]);
+/// The first group that does not begin where the one before it ends at the earliest, or ends beyond the rows.
+void check_offsets(const ExpertFfnArgs& args) {
+  const std::int32_t* offsets = args.expert_offsets.i32();
+  const auto num_rows = static_cast<std::int32_t>(args.output.dim(0));
+  check(offsets[0] == 0, "expert_ffn: expert_offsets begin with " + std::to_string(offsets[0]) + ", not 0");
+  for (std::int64_t e = 0; e < args.experts->size(); ++e) {
+    if (offsets[e] <= offsets[e + 1] && offsets[e + 1] <= num_rows) continue;
+    check(false, "expert_ffn: expert_offsets: expert " + std::to_string(e) + " has rows " +
+                     std::to_string(offsets[e]) + " to " + std::to_string(offsets[e + 1]) + " of " +
+                     std::to_string(num_rows));
+  }
+}
+
+void run_experts(const Problem& problem) {
+  check_offsets(problem.args);
+  const std::int32_t* offsets = problem.args.expert_offsets.i32();
+  for (const ExpertWeights& expert : problem.args.experts->experts()) {
+    if (offsets[1] > offsets[0]) run_expert(problem, expert, offsets[0], offsets[1] - offsets[0]);
+    ++offsets;
   }
 }
 
@@ -69,18 +84,17 @@ std::size_t CpuOps::expert_ffn_scratch_bytes(std::int64_t num_rows, std::int64_t
   return scratch_floats(num_rows, hidden, inner) * sizeof(float);
 }
 
+std::unique_ptr<ExpertBank> CpuOps::make_expert_bank(std::span<const ExpertWeights> experts) const {
+  return std::make_unique<ExpertBank>(experts);
+}
+
 void CpuOps::expert_ffn(Stream& stream, const ExpertFfnArgs& args) const {
-  check_args(args, scratch_floats(1, args.output.dim(1), widest_inner(args)) * sizeof(float));
-  if (args.output.dim(0) == 0) return;
+  const std::int64_t num_rows = args.output.dim(0);
+  if (num_rows == 0) return;
+  check(args.experts != nullptr, "expert_ffn: rows without experts");
+  check_args(args, expert_ffn_scratch_bytes(num_rows, args.output.dim(1), args.experts->inner()));
   const Problem problem{args, deterministic_ ? GemmOrder::kFixed : GemmOrder::kAny, args.output.dim(1)};
-  CpuStream& own = cpu_stream(stream);
-  if (own.is_inline()) {
-    return own.submit([&] { run_experts(problem, problem.args.expert_offsets, problem.args.experts); });
-  }
-  own.submit([problem, offsets = std::vector(args.expert_offsets.begin(), args.expert_offsets.end()),
-              experts = std::vector(args.experts.begin(), args.experts.end())] {
-    run_experts(problem, offsets, experts);
-  });
+  cpu_stream(stream).submit([problem] { run_experts(problem); });
 }
 
 }  // namespace aurora::cpu

@@ -1,6 +1,6 @@
 #include <algorithm>
+#include <numeric>
 #include <string>
-#include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
 
@@ -22,25 +22,27 @@ std::int32_t local_index_of(const GroupRowsArgs& args, std::int64_t row, std::in
   return args.local_index.i32()[expert];
 }
 
-/// Throws unless the headers hold as many pairs for each expert as announced.
-void check_offsets(const GroupRowsArgs& args, std::span<const std::int32_t> offsets, std::int32_t* counts) {
-  const std::size_t num_local = offsets.size() - 1;
-  std::fill_n(counts, num_local, 0);
+/// Counts the pairs of each local expert and lays the experts out one after the other.
+void sum_offsets(const GroupRowsArgs& args) {
+  std::int32_t* offsets = args.expert_offsets.i32();
+  const std::int64_t num_local = args.expert_offsets.dim(0) - 1;
+  std::fill_n(offsets, num_local + 1, 0);
   for (std::int64_t row = 0; row < args.num_rows; ++row) {
-    for (const RowEntry& entry : used_entries(args, row)) ++counts[local_index_of(args, row, entry.expert)];
+    for (const RowEntry& entry : used_entries(args, row)) {
+      ++offsets[local_index_of(args, row, entry.expert) + 1];
+    }
   }
-  for (std::size_t local = 0; local < num_local; ++local) {
-    const std::int32_t announced = offsets[local + 1] - offsets[local];
-    if (counts[local] == announced) continue;
-    check(false, "group_rows: the rows hold " + std::to_string(counts[local]) + " pairs of local expert " +
-                     std::to_string(local) + ", the counts announced " + std::to_string(announced));
-  }
+  std::partial_sum(offsets, offsets + num_local + 1, offsets);
+  const std::int64_t announced = args.row_indices.dim(0);
+  if (offsets[num_local] == announced) return;
+  check(false, "group_rows: the rows hold " + std::to_string(offsets[num_local]) +
+                   " pairs, the counts announced " + std::to_string(announced));
 }
 
-void run_group_rows(const GroupRowsArgs& args, std::span<const std::int32_t> offsets) {
+void run_group_rows(const GroupRowsArgs& args) {
+  sum_offsets(args);
   auto* next = reinterpret_cast<std::int32_t*>(args.scratch.bytes());
-  check_offsets(args, offsets, next);
-  std::copy(offsets.begin(), offsets.end() - 1, next);
+  std::copy_n(args.expert_offsets.i32(), args.expert_offsets.dim(0) - 1, next);
   std::int32_t term = 0;
   for (std::int64_t row = 0; row < args.num_rows; ++row) {
     args.term_offsets.i32()[row] = term;
@@ -61,14 +63,9 @@ std::size_t CpuOps::group_rows_scratch_bytes(std::int64_t, std::int64_t num_loca
 }
 
 void CpuOps::group_rows(Stream& stream, const GroupRowsArgs& args) const {
-  const auto num_local = static_cast<std::int64_t>(args.expert_offsets.size()) - 1;
-  check_args(args, group_rows_scratch_bytes(args.num_rows, num_local));
+  check_args(args, group_rows_scratch_bytes(args.num_rows, args.expert_offsets.dim(0) - 1));
   if (args.num_rows == 0) return;
-  CpuStream& own = cpu_stream(stream);
-  if (own.is_inline()) return own.submit([&] { run_group_rows(args, args.expert_offsets); });
-  own.submit([args, offsets = std::vector(args.expert_offsets.begin(), args.expert_offsets.end())] {
-    run_group_rows(args, offsets);
-  });
+  cpu_stream(stream).submit([args] { run_group_rows(args); });
 }
 
 }  // namespace aurora::cpu

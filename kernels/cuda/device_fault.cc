@@ -54,11 +54,16 @@ const char* tensor_name(FaultSite site) {
                                           " names expert " + std::to_string(fault.value) +
                                           ", which does not live on this rank");
   }
-  if (fault.site == FaultSite::kGroupOffsets) {
+  if (fault.site == FaultSite::kGroupPairs) {
     throw Error(ErrorKind::kInternal, "internal error: group_rows: the rows hold " +
-                                          std::to_string(fault.value) + " pairs of local expert " +
-                                          std::to_string(fault.row) + ", the counts announced " +
+                                          std::to_string(fault.value) + " pairs, the counts announced " +
                                           std::to_string(fault.limit));
+  }
+  if (fault.site == FaultSite::kExpertOffsets) {
+    throw Error(ErrorKind::kInternal,
+                "internal error: expert_ffn: expert_offsets: expert " + std::to_string(fault.row) +
+                    " has rows " + std::to_string(fault.value) + " to " + std::to_string(fault.second) +
+                    " of " + std::to_string(fault.limit));
   }
   const std::string what = fault.site == FaultSite::kAttentionPosition
                                ? "paged_attention: a position is negative"

@@ -6,11 +6,12 @@
 namespace aurora::cuda {
 
 __device__ inline void report_fault(FaultSink sink, FaultSite site, std::int64_t row, std::int64_t value,
-                                    std::int64_t limit) {
+                                    std::int64_t limit, std::int64_t second = 0) {
   if (atomicCAS(sink.claimed, 0, 1) != 0) return;
   volatile FaultRecord* record = sink.record;
   record->row = row;
   record->value = value;
+  record->second = second;
   record->limit = limit;
   __threadfence_system();
   *reinterpret_cast<volatile std::int32_t*>(&sink.record->site) = static_cast<std::int32_t>(site);

@@ -25,10 +25,11 @@ enum class FaultSite : std::int32_t {
   kGatherIndices,
   kPackIndices,
   kGroupExpert,
-  kGroupOffsets,
+  kGroupPairs,
   kWeightedSumIndices,
   kWeightedSumOffsets,
   kExpertRowIndices,
+  kExpertOffsets,
   kSampleNoLogit,
 };
 
@@ -37,6 +38,7 @@ struct FaultRecord {
   FaultSite site = FaultSite::kNone;
   std::int64_t row = 0;
   std::int64_t value = 0;
+  std::int64_t second = 0;  // of a pair that does not fit together
   std::int64_t limit = 0;
 };
 

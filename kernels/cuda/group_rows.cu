@@ -18,6 +18,7 @@ struct Grouping {
   std::int32_t num_experts;
   std::int32_t num_local_experts;
   const std::int32_t* local_index;
+  std::int32_t* expert_offsets;
   std::int32_t* row_indices;
   std::int32_t* term_offsets;
   std::int32_t* term_indices;
@@ -66,21 +67,23 @@ __global__ void count_kernel(Grouping g) {
   if (at.lane == kWarp - 1) g.chunk_terms[at.chunk] = before + num_entries;
 }
 
-/// Reports the first local expert, if any, whose pairs are not as many as announced. Any number of threads.
-__device__ void check_offsets(const Grouping& g, const std::int32_t* announced, FaultSink faults) {
+/// Where each local expert's pairs begin. Any number of threads. More pairs than announced have no place in
+/// the outputs; the offsets stay within it.
+__device__ void write_offsets(const Grouping& g, FaultSink faults) {
   const auto num_threads = static_cast<std::int32_t>(gridDim.x * blockDim.x);
   const auto first = static_cast<std::int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
-  for (std::int32_t local = first; local < g.num_local_experts; local += num_threads) {
-    const std::int32_t found =
-        g.chunk_pairs[(local + 1) * g.num_chunks] - g.chunk_pairs[local * g.num_chunks];
-    const std::int32_t expected = announced[local + 1] - announced[local];
-    if (found != expected) report_fault(faults, FaultSite::kGroupOffsets, local, found, expected);
+  for (std::int32_t local = first; local <= g.num_local_experts; local += num_threads) {
+    const std::int32_t offset = g.chunk_pairs[local * g.num_chunks];
+    g.expert_offsets[local] = min(offset, static_cast<std::int32_t>(g.num_pairs));
+    if (local == g.num_local_experts && offset != g.num_pairs) {
+      report_fault(faults, FaultSite::kGroupPairs, 0, offset, g.num_pairs);
+    }
   }
 }
 
-__global__ void fill_kernel(Grouping g, const std::int32_t* announced, FaultSink faults) {
+__global__ void fill_kernel(Grouping g, FaultSink faults) {
   extern __shared__ std::uint32_t shared[];
-  check_offsets(g, announced, faults);
+  write_offsets(g, faults);
   const ChunkLane at = chunk_lane();
   if (at.chunk >= g.num_chunks) return;
   std::uint32_t* lanes = shared + at.warp * g.num_local_experts;
@@ -113,11 +116,12 @@ Grouping grouping_of(const GroupRowsArgs& args) {
              .row_bytes = static_cast<std::int64_t>(args.row_bytes),
              .num_rows = args.num_rows,
              .num_chunks = num_chunks,
-             .num_pairs = args.expert_offsets.back(),
+             .num_pairs = args.row_indices.dim(0),
              .top_k = args.top_k,
              .num_experts = static_cast<std::int32_t>(args.local_index.dim(0)),
-             .num_local_experts = static_cast<std::int32_t>(args.expert_offsets.size()) - 1,
+             .num_local_experts = static_cast<std::int32_t>(args.expert_offsets.dim(0)) - 1,
              .local_index = args.local_index.i32(),
+             .expert_offsets = args.expert_offsets.i32(),
              .row_indices = args.row_indices.i32(),
              .term_offsets = args.term_offsets.i32(),
              .term_indices = args.term_indices.i32(),
@@ -135,7 +139,7 @@ std::size_t CudaOps::group_rows_scratch_bytes(std::int64_t num_rows, std::int64_
 }
 
 void CudaOps::group_rows(Stream& stream, const GroupRowsArgs& args) const {
-  const auto num_local = static_cast<std::int64_t>(args.expert_offsets.size()) - 1;
+  const std::int64_t num_local = args.expert_offsets.dim(0) - 1;
   check_args(args, group_rows_scratch_bytes(args.num_rows, num_local));
   if (args.num_rows == 0) return;
   constexpr std::int64_t kMostLocalExperts = 1536;  // a word each for eight chunks in 48 KiB of shared memory
@@ -149,13 +153,11 @@ void CudaOps::group_rows(Stream& stream, const GroupRowsArgs& args) const {
   const unsigned blocks = blocks_for(g.num_chunks, kChunksPerBlock);
   const std::size_t shared_bytes =
       static_cast<std::size_t>(kChunksPerBlock * g.num_local_experts) * sizeof(std::uint32_t);
-  const StagedArray announced(own, std::as_bytes(args.expert_offsets));
   count_kernel<<<blocks, kChunkThreads, shared_bytes, own.handle()>>>(g);
   check_launch("group_rows count");
   submit_exclusive_sums(
       own, {{{g.chunk_pairs, g.num_local_experts * g.num_chunks}, {g.chunk_terms, g.num_chunks}}}, 2);
-  fill_kernel<<<blocks, kChunkThreads, shared_bytes, own.handle()>>>(g, announced.as<std::int32_t>(),
-                                                                     own.faults());
+  fill_kernel<<<blocks, kChunkThreads, shared_bytes, own.handle()>>>(g, own.faults());
   check_launch("group_rows fill");
 }
 

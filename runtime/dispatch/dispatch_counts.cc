@@ -43,17 +43,4 @@ CountMatrix DispatchCounts::matrix() const {
   return matrix;
 }
 
-std::vector<std::int32_t> DispatchCounts::expert_offsets(int rank) const {
-  const int num_ranks = table_->num_ranks();
-  const std::int32_t first_slot = table_->slot_offsets()[rank];
-  const std::int32_t num_local = table_->slot_offsets()[rank + 1] - first_slot;
-  std::vector<std::int32_t> offsets(static_cast<std::size_t>(num_local) + 1, 0);
-  for (int source = 0; source < num_ranks; ++source) {
-    const auto pairs = of_rank(source).subspan(static_cast<std::size_t>(num_ranks + first_slot));
-    for (std::int32_t local = 0; local < num_local; ++local) offsets[local + 1] += pairs[local];
-  }
-  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
-  return offsets;
-}
-
 }  // namespace aurora

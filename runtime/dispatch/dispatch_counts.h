@@ -27,9 +27,6 @@ class DispatchCounts {
 
   // Once all counts are there.
   CountMatrix matrix() const;
-  /// Where the pairs of each of `rank`'s experts begin when all that it receives are grouped by expert:
-  /// [num_local_experts + 1].
-  std::vector<std::int32_t> expert_offsets(int rank) const;
 
  private:
   const PlacementTable* table_ = nullptr;

@@ -6,6 +6,7 @@ ExpertSide::ExpertSide(const MoeContext& context)
     : context_(&context),
       received_space_(*context.backend),
       grouping_scratch_(*context.backend),
+      expert_offsets_space_(*context.backend),
       row_indices_space_(*context.backend),
       term_offsets_space_(*context.backend),
       term_indices_space_(*context.backend),
@@ -33,21 +34,21 @@ void ExpertSide::submit(const ExpertWork& work) {
 
 void ExpertSide::submit_grouping(const ExpertWork& work) {
   const RowCounts& received = work.messages->received;
-  check(received.pairs == work.expert_offsets.back(), "the counts by rank and by expert agree");
+  expert_offsets_ = expert_offsets_space_.vector(DType::kInt32, work.experts->size() + 1);
   row_indices_ = row_indices_space_.vector(DType::kInt32, received.pairs);
   term_offsets_ = term_offsets_space_.vector(DType::kInt32, std::int64_t{received.rows} + 1);
   term_indices_ = term_indices_space_.vector(DType::kInt32, received.pairs);
   term_weights_ = term_weights_space_.vector(DType::kFloat32, received.pairs);
   const std::size_t scratch_bytes =
-      context_->ops().group_rows_scratch_bytes(received.rows, static_cast<std::int64_t>(work.weights.size()));
+      context_->ops().group_rows_scratch_bytes(received.rows, work.experts->size());
   context_->ops().group_rows(*context_->stream, {.rows = received_,
                                                  .num_rows = received.rows,
                                                  .row_bytes = context_->layout.row_bytes(),
                                                  .header_offset = context_->layout.header_offset(),
                                                  .top_k = context_->layout.top_k(),
                                                  .local_index = work.table->local_index(),
-                                                 .expert_offsets = work.expert_offsets,
                                                  .scratch = grouping_scratch_.bytes(scratch_bytes),
+                                                 .expert_offsets = expert_offsets_,
                                                  .row_indices = row_indices_,
                                                  .term_offsets = term_offsets_,
                                                  .term_indices = term_indices_,
@@ -57,15 +58,15 @@ void ExpertSide::submit_grouping(const ExpertWork& work) {
 void ExpertSide::submit_experts(const ExpertWork& work) {
   const RowCounts& received = work.messages->received;
   const MoeShape& shape = context_->shape;
-  output_ = output_space_.tensor(DType::kFloat32, received.pairs, shape.hidden);
+  output_ = output_space_.tensor(work.experts->dtype(), received.pairs, shape.hidden);
   const std::size_t scratch_bytes =
       context_->ops().expert_ffn_scratch_bytes(received.pairs, shape.hidden, shape.expert_inner);
   context_->ops().expert_ffn(*context_->stream,
                              {.input = Tensor(received_, context_->layout.wire_dtype(),
                                               {received.rows, context_->layout.row_elements()}),
                               .row_indices = row_indices_,
-                              .expert_offsets = work.expert_offsets,
-                              .experts = work.weights,
+                              .expert_offsets = expert_offsets_,
+                              .experts = work.experts,
                               .scratch = ffn_scratch_.bytes(scratch_bytes),
                               .output = output_});
 }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "runtime/dispatch/message_layout.h"
 #include "runtime/dispatch/workspace.h"
@@ -14,11 +13,10 @@
 
 namespace aurora {
 
-/// One layer's experts on this rank, and what they get. Spans are host memory.
+/// One layer's experts on this rank, and what they get.
 struct ExpertWork {
   const PlacementTable* table = nullptr;
-  std::span<const ExpertWeights> weights;        // [num_local_experts]
-  std::span<const std::int32_t> expert_offsets;  // [num_local_experts + 1]
+  const ExpertBank* experts = nullptr;
   const MessageLayout* messages = nullptr;
   std::byte* own_results = nullptr;  // where the results of this rank's own rows go
 };
@@ -42,11 +40,12 @@ class ExpertSide {
   const MoeContext* context_;
   std::byte* received_ = nullptr;
   std::byte* results_ = nullptr;
-  Tensor row_indices_, term_offsets_, term_indices_, term_weights_;  // of GroupRowsArgs
-  Tensor output_;                                                    // [num_pairs, hidden]
+  Tensor expert_offsets_, row_indices_, term_offsets_, term_indices_, term_weights_;  // of GroupRowsArgs
+  Tensor output_;                                                                     // [num_pairs, hidden]
 
   Workspace received_space_, grouping_scratch_;
-  Workspace row_indices_space_, term_offsets_space_, term_indices_space_, term_weights_space_;
+  Workspace expert_offsets_space_, row_indices_space_, term_offsets_space_, term_indices_space_,
+      term_weights_space_;
   Workspace ffn_scratch_, output_space_, results_space_;
 };
 

@@ -23,15 +23,17 @@ void ExpertStore::prepare(const ModelPlacement& placement, RankOf self) {
   for (std::size_t layer = 0; layer < next.size(); ++layer) {
     next[layer].placement.emplace(placement.layers[layer], self, *backend_, *uploads);
     next[layer].experts.resize(static_cast<std::size_t>(num_experts_));
+    std::vector<ExpertWeights> weights;
     for (const ExpertId expert : placement.layers[layer].experts_on(GpuId{self.rank})) {
       std::shared_ptr<LoadedExpert> loaded = current_[layer].experts[expert.value];
       if (loaded == nullptr) {
         loaded = std::make_shared<LoadedExpert>();
         loaded->weights = load_(static_cast<int>(layer), expert, loaded->memory);
       }
-      next[layer].weights.push_back(loaded->weights);
+      weights.push_back(loaded->weights);
       next[layer].experts[expert.value] = std::move(loaded);
     }
+    next[layer].bank = backend_->ops().make_expert_bank(weights);
   }
   uploads->synchronize(std::chrono::steady_clock::now() + kUploadTimeout);
   prepared_ = std::move(next);

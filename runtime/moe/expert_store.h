@@ -35,8 +35,8 @@ class ExpertStore {
   /// Makes the prepared set current.
   void commit();
 
-  /// Weights of this rank's experts of a layer, in ascending expert id. Stable between commits.
-  std::span<const ExpertWeights> weights(int moe_layer) const { return current_[moe_layer].weights; }
+  /// This rank's experts of a layer, in ascending expert id. Stable between commits.
+  const ExpertBank& bank(int moe_layer) const { return *current_[moe_layer].bank; }
   /// Where all experts of a layer live. Stable between commits.
   const PlacementTable& placement(int moe_layer) const { return *current_[moe_layer].placement; }
   std::size_t resident_bytes() const;
@@ -47,9 +47,9 @@ class ExpertStore {
     Buffer memory;
   };
   struct Layer {
-    std::optional<PlacementTable> placement;  // none before the first commit
-    std::vector<ExpertWeights> weights;
+    std::optional<PlacementTable> placement;             // none before the first commit
     std::vector<std::shared_ptr<LoadedExpert>> experts;  // [num_experts], null where not here
+    std::unique_ptr<ExpertBank> bank;                    // of those that are here
   };
 
   int num_experts_;

@@ -142,10 +142,8 @@ bool MoeBlock::finish_dispatch() {
 bool MoeBlock::finish_experts(SubmissionOrder& order) {
   if (!is_submitted_) {
     const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
-    const std::vector<std::int32_t> expert_offsets = counts_.expert_offsets(context_.self.rank);
     experts_.submit({.table = table_,
-                     .weights = input_.experts->weights(input_.moe_layer),
-                     .expert_offsets = expert_offsets,
+                     .experts = &input_.experts->bank(input_.moe_layer),
                      .messages = &messages_,
                      .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
     combine_.mark_ready();

@@ -282,43 +282,64 @@ void check_expert(const std::array<Exact*, 3>& weights, std::int64_t hidden, std
   }
 }
 
+struct ExpertShape {
+  std::int64_t hidden, inner;
+  std::int64_t extra_columns = 0;  // of the input's rows, behind `hidden`
+};
+
+void check_experts(Device& device, Random& random, const ExpertShape& shape,
+                   const std::vector<std::int32_t>& rows_per_expert) {
+  const auto [hidden, inner, extra_columns] = shape;
+  std::vector<std::array<Exact, 3>> experts;
+  std::vector<ExpertWeights> weights;
+  for (std::size_t e = 0; e < rows_per_expert.size(); ++e) {
+    const std::int64_t size = inner * hidden;
+    experts.push_back({Exact(random, size), Exact(random, size), Exact(random, size)});
+  }
+  for (auto& [gate, up, down] : experts) {
+    weights.push_back({view(gate.narrow, {inner, hidden}), view(up.narrow, {inner, hidden}),
+                       view(down.narrow, {hidden, inner})});
+  }
+  const ExpertBank bank(weights);
+  std::vector<std::int32_t> offsets{0};
+  for (const std::int32_t count : rows_per_expert) offsets.push_back(offsets.back() + count);
+  const std::int64_t num_rows = offsets.back(), num_input_rows = 7, stride = hidden + extra_columns;
+  Exact input(random, num_input_rows * stride);
+  std::vector<std::int32_t> indices = random.indices(num_rows, num_input_rows);
+  std::vector<float> scratch(device.ops().expert_ffn_scratch_bytes(num_rows, hidden, inner) / sizeof(float));
+  Narrow output(static_cast<std::size_t>(num_rows * hidden));
+  device.run(&Ops::expert_ffn,
+             ExpertFfnArgs{.input = view(input.narrow, {num_input_rows, stride}),
+                           .row_indices = view(indices, {num_rows}),
+                           .expert_offsets = view(offsets, {bank.size() + 1}),
+                           .experts = &bank,
+                           .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                           .output = view(output, {num_rows, hidden})});
+  for (std::size_t e = 0; e < rows_per_expert.size(); ++e) {
+    auto& [gate, up, down] = experts[e];
+    for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
+      check_expert({&gate, &up, &down}, hidden, inner,
+                   input.wide.data() + indices[static_cast<std::size_t>(p)] * stride,
+                   output.data() + p * hidden);
+    }
+  }
+}
+
 TEST_P(Bfloat16, ExpertsEqualTheNetworkForAwkwardGroups) {
   Random random(127);
-  const std::int64_t hidden = 36, inner = 20, num_input_rows = 7;
   for (const std::vector<std::int32_t>& rows : {std::vector<std::int32_t>{1}, {0, 3, 0, 65}, {0, 0, 40, 0}}) {
-    std::vector<std::array<Exact, 3>> experts;
-    std::vector<ExpertWeights> weights;
-    for (std::size_t e = 0; e < rows.size(); ++e) {
-      const std::int64_t size = inner * hidden;
-      experts.push_back({Exact(random, size), Exact(random, size), Exact(random, size)});
-    }
-    for (auto& [gate, up, down] : experts) {
-      weights.push_back({view(gate.narrow, {inner, hidden}), view(up.narrow, {inner, hidden}),
-                         view(down.narrow, {hidden, inner})});
-    }
-    std::vector<std::int32_t> offsets{0};
-    for (const std::int32_t count : rows) offsets.push_back(offsets.back() + count);
-    const std::int64_t num_rows = offsets.back();
-    Exact input(random, num_input_rows * hidden);
-    std::vector<std::int32_t> indices = random.indices(num_rows, num_input_rows);
-    std::vector<float> scratch(device().ops().expert_ffn_scratch_bytes(num_rows, hidden, inner) /
-                               sizeof(float));
-    Narrow output(static_cast<std::size_t>(num_rows * hidden));
-    device().run(&Ops::expert_ffn,
-                 ExpertFfnArgs{.input = view(input.narrow, {num_input_rows, hidden}),
-                               .row_indices = view(indices, {num_rows}),
-                               .expert_offsets = offsets,
-                               .experts = weights,
-                               .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
-                               .output = view(output, {num_rows, hidden})});
-    for (std::size_t e = 0; e < rows.size(); ++e) {
-      auto& [gate, up, down] = experts[e];
-      for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
-        check_expert({&gate, &up, &down}, hidden, inner,
-                     input.wide.data() + indices[static_cast<std::size_t>(p)] * hidden,
-                     output.data() + p * hidden);
-      }
-    }
+    check_experts(device(), random, {36, 20}, rows);
+  }
+}
+
+// Widths that tiles of 64, 128 and 256 divide, cut and exceed, and groups around every number of columns that
+// a product of a warpgroup may have, few rows an expert and many.
+TEST_P(Bfloat16, ExpertsEqualTheNetworkAroundTheEdgesOfTiles) {
+  Random random(128);
+  const std::vector<std::vector<std::int32_t>> groups{
+      {1}, {0, 8, 0, 9}, {7, 16, 17, 0, 32, 33, 64, 65}, {0, 130, 0}, {1, 8, 9, 96, 97, 128, 129, 300}};
+  for (const ExpertShape& shape : {ExpertShape{64, 64}, {8, 8}, {72, 136, 8}, {264, 24}, {136, 200, 16}}) {
+    for (const std::vector<std::int32_t>& rows : groups) check_experts(device(), random, shape, rows);
   }
 }
 

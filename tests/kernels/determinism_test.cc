@@ -50,19 +50,20 @@ TEST_P(Determinism, AnExpertsRowHasTheSameBitsInEveryGroup) {
                      down = random.normals(hidden * inner);
   const std::vector<ExpertWeights> experts{
       {view(gate, {inner, hidden}), view(up, {inner, hidden}), view(down, {hidden, inner})}};
+  const ExpertBank bank(experts);
   std::vector<float> input = random.normals(64 * hidden);
   const auto run = [&](std::int64_t first, std::int64_t count) {
     std::vector<std::int32_t> indices(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < indices.size(); ++i)
       indices[i] = static_cast<std::int32_t>(first) + static_cast<std::int32_t>(i);
-    const std::vector<std::int32_t> offsets{0, static_cast<std::int32_t>(count)};
+    std::vector<std::int32_t> offsets{0, static_cast<std::int32_t>(count)};
     std::vector<float> scratch(device().ops().expert_ffn_scratch_bytes(count, hidden, inner) / 4);
     std::vector<float> output(static_cast<std::size_t>(count * hidden));
     device().run(&Ops::expert_ffn,
                  ExpertFfnArgs{.input = view(input, {64, hidden}),
                                .row_indices = view(indices, {count}),
-                               .expert_offsets = offsets,
-                               .experts = experts,
+                               .expert_offsets = view(offsets, {2}),
+                               .experts = &bank,
                                .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
                                .output = view(output, {count, hidden})});
     return output;

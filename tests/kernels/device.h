@@ -84,8 +84,8 @@ template <class Use>
 void for_each_tensor(GroupRowsArgs& args, const Use& use) {
   const auto num_words = static_cast<std::int64_t>(args.row_bytes / 2) * args.num_rows;
   Tensor rows(const_cast<std::byte*>(args.rows), DType::kBFloat16, {num_words});
-  for (Tensor* tensor : {&rows, &args.local_index, &args.scratch, &args.row_indices, &args.term_offsets,
-                         &args.term_indices, &args.term_weights}) {
+  for (Tensor* tensor : {&rows, &args.local_index, &args.scratch, &args.expert_offsets, &args.row_indices,
+                         &args.term_offsets, &args.term_indices, &args.term_weights}) {
     use(*tensor);
   }
   args.rows = rows.bytes();
@@ -97,10 +97,12 @@ void for_each_tensor(WeightedSumArgs& args, const Use& use) {
     use(*tensor);
   }
 }
-/// The experts' weights are behind a span of constants: `Device` gives it a copy of its own to change.
+/// The experts' weights are in the bank: `Device` makes one of their mirrors.
 template <class Use>
 void for_each_tensor(ExpertFfnArgs& args, const Use& use) {
-  for (Tensor* tensor : {&args.input, &args.row_indices, &args.scratch, &args.output}) use(*tensor);
+  for (Tensor* tensor : {&args.input, &args.row_indices, &args.expert_offsets, &args.scratch, &args.output}) {
+    use(*tensor);
+  }
 }
 template <class Use>
 void for_each_tensor(SiluMultiplyArgs& args, const Use& use) {
@@ -161,13 +163,16 @@ class Device {
     mirrors_ = std::make_unique<Mirrors>(*backend_);
     for_each_tensor(args, [&](Tensor& tensor) { mirrors_->add(tensor); });
     if constexpr (std::is_same_v<Args, ExpertFfnArgs>) {
-      experts_.assign(args.experts.begin(), args.experts.end());
-      args.experts = experts_;
+      experts_.assign(args.experts->experts().begin(), args.experts->experts().end());
       for_each_expert_tensor([&](Tensor& tensor) { mirrors_->add(tensor); });
     }
     mirrors_->copy_in(*stream_);
     for_each_tensor(args, [&](Tensor& tensor) { mirrors_->replace(tensor); });
-    for_each_expert_tensor([&](Tensor& tensor) { mirrors_->replace(tensor); });
+    if constexpr (std::is_same_v<Args, ExpertFfnArgs>) {
+      for_each_expert_tensor([&](Tensor& tensor) { mirrors_->replace(tensor); });
+      bank_ = ops().make_expert_bank(experts_);
+      args.experts = bank_.get();
+    }
     (ops().*operation)(*stream_, args);
   }
 
@@ -176,7 +181,6 @@ class Device {
     stream_->synchronize(soon());
     if (mirrors_ != nullptr) mirrors_->copy_out(*stream_);
     mirrors_.reset();
-    experts_.clear();
   }
 
   template <typename Args>
@@ -196,6 +200,7 @@ class Device {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Mirrors> mirrors_;
   std::vector<ExpertWeights> experts_;
+  std::unique_ptr<ExpertBank> bank_;
   std::unique_ptr<Stream> stream_;
 };
 

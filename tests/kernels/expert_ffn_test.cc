@@ -88,17 +88,15 @@ void check_case(Device& device, Random& random, const Case& c) {
   std::vector<float> output(static_cast<std::size_t>(num_rows * c.hidden));
   std::vector<float> scratch(device.ops().expert_ffn_scratch_bytes(num_rows, c.hidden, c.inner) /
                              sizeof(float));
-  std::vector<ExpertWeights> weights = experts.weights();
-  std::vector<std::int32_t> submitted_offsets = offsets;
+  const ExpertBank bank(experts.weights());
   device.submit(&Ops::expert_ffn,
                 ExpertFfnArgs{.input = c.bfloat16_input ? view(narrow, {num_input_rows, stride})
                                                         : view(input, {num_input_rows, stride}),
                               .row_indices = view(indices, {num_rows}),
-                              .expert_offsets = submitted_offsets,
-                              .experts = weights,
+                              .expert_offsets = view(offsets, {bank.size() + 1}),
+                              .experts = &bank,
                               .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
                               .output = view(output, {num_rows, c.hidden})});
-  submitted_offsets.assign(submitted_offsets.size(), 0);  // the span was copied at submission
   device.finish();
   for (std::size_t e = 0; e < c.rows_per_expert.size(); ++e) {
     for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
@@ -136,12 +134,12 @@ TEST_P(ExpertFfn, ReadsTheWiresBFloat16AndSkipsWhatFollowsThePayload) {
 TEST_P(ExpertFfn, WithoutRowsTouchesNothing) {
   Random random(83);
   Experts experts(random, 2, 8, 4);
-  const std::vector<std::int32_t> offsets{0, 0, 0};
-  const std::vector<ExpertWeights> weights = experts.weights();
+  std::vector<std::int32_t> offsets{0, 0, 0};
+  const ExpertBank bank(experts.weights());
   device().run(&Ops::expert_ffn, ExpertFfnArgs{.input = Tensor(nullptr, DType::kFloat32, {0, 8}),
                                                .row_indices = Tensor(nullptr, DType::kInt32, {0}),
-                                               .expert_offsets = offsets,
-                                               .experts = weights,
+                                               .expert_offsets = view(offsets, {3}),
+                                               .experts = &bank,
                                                .scratch = {},
                                                .output = Tensor(nullptr, DType::kFloat32, {0, 8})});
 }
@@ -149,25 +147,57 @@ TEST_P(ExpertFfn, WithoutRowsTouchesNothing) {
 TEST_P(ExpertFfn, BadGroupsScratchAndIndicesAreRefused) {
   Random random(84);
   Experts experts(random, 2, 8, 4);
-  const std::vector<ExpertWeights> weights = experts.weights();
+  const ExpertBank bank(experts.weights());
   std::vector<float> input(24), output(24), scratch(3 * 16);
   std::vector<std::int32_t> indices{0, 1, 3};
   std::vector<std::int32_t> offsets{0, 1, 3};
   ExpertFfnArgs args{.input = view(input, {3, 8}),
                      .row_indices = view(indices, {3}),
-                     .expert_offsets = offsets,
-                     .experts = weights,
+                     .expert_offsets = view(offsets, {3}),
+                     .experts = &bank,
                      .scratch = view(scratch, {48}),
                      .output = view(output, {3, 8})};
-  {
-    // A worker stream would stay broken, so this one's stream is its own.
+  // A worker stream would stay broken, so each error has a stream of its own.
+  const auto expect = [&](const std::string& text) {
     Device own = make_device();
-    expect_error(ErrorKind::kInternal, "is 3, must be in [0, 3)", [&] { own.run(&Ops::expert_ffn, args); });
-  }
+    expect_error(ErrorKind::kInternal, text, [&] { own.run(&Ops::expert_ffn, args); });
+  };
+  expect("is 3, must be in [0, 3)");
+  indices[2] = 2;
+  offsets = {0, 1, 4};
+  expect("expert 1 has rows 1 to 4 of 3");
+  offsets = {0, 2, 1};
+  expect("expert 1 has rows 2 to 1 of 3");
   args.scratch = view(scratch, {47});
-  expect_error(ErrorKind::kInternal, "scratch is smaller", [&] { device().run(&Ops::expert_ffn, args); });
-  offsets = {0, 1, 2};
-  expect_error(ErrorKind::kInternal, "number of rows", [&] { device().run(&Ops::expert_ffn, args); });
+  expect("scratch is smaller");
+  args.expert_offsets = view(offsets, {2});
+  expect("expert_offsets");
+}
+
+TEST_P(ExpertFfn, LeavesRowsBehindTheLastGroupAlone) {
+  Random random(85);
+  Experts experts(random, 2, 8, 4);
+  const ExpertBank bank(experts.weights());
+  std::vector<float> input = random.normals(24), output(40, 7.0F);
+  std::vector<std::int32_t> indices{0, 1, 2, 99, -5}, offsets{0, 1, 3};
+  std::vector<float> scratch(device().ops().expert_ffn_scratch_bytes(5, 8, 4) / sizeof(float));
+  device().run(&Ops::expert_ffn,
+               ExpertFfnArgs{.input = view(input, {3, 8}),
+                             .row_indices = view(indices, {5}),
+                             .expert_offsets = view(offsets, {3}),
+                             .experts = &bank,
+                             .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                             .output = view(output, {5, 8})});
+  experts.check(0, input.data(), output.data());
+  for (const std::int32_t row : {1, 2}) experts.check(1, input.data() + row * 8, output.data() + row * 8);
+  for (std::size_t i = 24; i < 40; ++i) EXPECT_EQ(output[i], 7.0F);
+}
+
+TEST(ExpertBank, RefusesExpertsOfUnlikeShapes) {
+  Random random(86);
+  Experts narrow(random, 1, 8, 4), wide(random, 1, 8, 5);
+  std::vector<ExpertWeights> weights{narrow.weights().front(), wide.weights().front()};
+  expect_error(ErrorKind::kInternal, "expert bank: gate", [&] { const ExpertBank bank(weights); });
 }
 
 }  // namespace

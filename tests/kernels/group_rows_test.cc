@@ -16,7 +16,7 @@ struct Shape {
 using Indices = std::vector<std::int32_t>;
 
 struct Grouped {
-  Indices row_indices, term_offsets, term_indices;
+  Indices expert_offsets, row_indices, term_offsets, term_indices;
   std::vector<float> term_weights;
 };
 
@@ -29,7 +29,8 @@ struct Problem {
   Indices local_index;  // [num_experts]
   std::vector<std::vector<RowEntry>> headers;
   Indices expert_offsets;
-  std::vector<float> bytes;  // [num_rows, row_bytes / 4]
+  std::int64_t num_announced = 0;  // pairs
+  std::vector<float> bytes;        // [num_rows, row_bytes / 4]
 
   Problem(const Shape& given, Random& random)
       : shape(given),
@@ -64,10 +65,12 @@ struct Problem {
                   header.size() * sizeof(RowEntry));
     }
     for (std::size_t i = 1; i < expert_offsets.size(); ++i) expert_offsets[i] += expert_offsets[i - 1];
+    num_announced = expert_offsets.back();
   }
 
   Grouped expected() const {
     Grouped result;
+    result.expert_offsets = expert_offsets;
     Indices keys;  // row * top_k + entry of each grouped pair
     for (std::int32_t local = 0; local < shape.num_local_experts; ++local) {
       for (std::size_t row = 0; row < headers.size(); ++row) {
@@ -91,8 +94,9 @@ struct Problem {
   }
 
   Grouped run(Device& device) {
-    const std::int64_t num_pairs = expert_offsets.back();
+    const std::int64_t num_pairs = num_announced;
     Grouped result;
+    result.expert_offsets.assign(expert_offsets.size(), -1);
     result.row_indices.resize(static_cast<std::size_t>(num_pairs));
     result.term_offsets.resize(static_cast<std::size_t>(shape.num_rows) + 1);
     result.term_indices.resize(static_cast<std::size_t>(num_pairs));
@@ -106,8 +110,8 @@ struct Problem {
                              .header_offset = kHeaderOffset,
                              .top_k = shape.top_k,
                              .local_index = view(local_index, {shape.num_experts}),
-                             .expert_offsets = expert_offsets,
                              .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                             .expert_offsets = view(result.expert_offsets, {shape.num_local_experts + 1}),
                              .row_indices = view(result.row_indices, {num_pairs}),
                              .term_offsets = view(result.term_offsets, {shape.num_rows + 1}),
                              .term_indices = view(result.term_indices, {num_pairs}),
@@ -131,6 +135,7 @@ TEST_P(GroupRows, EqualsTheLoopOverExpertsAndRows) {
     Problem problem(shape, random);
     const Grouped expected = problem.expected();
     const Grouped found = problem.run(device());
+    EXPECT_EQ(found.expert_offsets, expected.expert_offsets);
     EXPECT_EQ(found.row_indices, expected.row_indices);
     EXPECT_EQ(found.term_offsets, expected.term_offsets);
     EXPECT_EQ(found.term_indices, expected.term_indices);
@@ -165,12 +170,14 @@ TEST_P(GroupRows, ARowThatNamesAForeignExpertIsRefused) {
 TEST_P(GroupRows, CountsThatWereAnnouncedOtherwiseAreRefused) {
   Random random(64);
   Problem problem({40, 16, 4, 2}, random);
-  const std::int32_t pairs = problem.expert_offsets[2] - problem.expert_offsets[1];
-  for (std::size_t i = 2; i < problem.expert_offsets.size(); ++i) --problem.expert_offsets[i];
-  expect_error(ErrorKind::kInternal,
-               "the rows hold " + std::to_string(pairs) + " pairs of local expert 1, the counts announced " +
-                   std::to_string(pairs - 1),
-               [&] { problem.run(device()); });
+  const std::int64_t pairs = problem.num_announced;
+  for (const std::int64_t announced : {pairs - 1, pairs + 1}) {
+    problem.num_announced = announced;
+    expect_error(ErrorKind::kInternal,
+                 "the rows hold " + std::to_string(pairs) + " pairs, the counts announced " +
+                     std::to_string(announced),
+                 [&] { problem.run(*std::make_unique<Device>(make_device())); });
+  }
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ TEST_P(PlacementTableTest, ListsReplicasByExpertAndSlotsByRank) {
   }
 }
 
-TEST_P(PlacementTableTest, CountsByRankAndSlotGiveTheMatrixAndEachExpertsLoad) {
+TEST_P(PlacementTableTest, CountsByRankAndSlotGiveTheMatrix) {
   const int num_ranks = GetParam();
   const PlacementTable table = table_of(0);
   DispatchCounts counts(*backend_);
@@ -89,19 +89,13 @@ TEST_P(PlacementTableTest, CountsByRankAndSlotGiveTheMatrixAndEachExpertsLoad) {
   }
   const CountMatrix matrix = counts.matrix();
   for (int rank = 0; rank < num_ranks; ++rank) {
-    const auto offsets = counts.expert_offsets(rank);
     const std::int32_t first = table.slot_offsets()[rank];
-    ASSERT_EQ(offsets.size(), placement_.experts_on(GpuId{rank}).size() + 1);
-    int pairs_received = 0;
+    const auto num_experts = static_cast<int>(placement_.experts_on(GpuId{rank}).size());
     for (int source = 0; source < num_ranks; ++source) {
       EXPECT_EQ(matrix.at(source, rank).rows, 100 * source + rank);
-      pairs_received += matrix.at(source, rank).pairs;
-    }
-    EXPECT_EQ(offsets.front(), 0);
-    EXPECT_EQ(offsets.back(), pairs_received);
-    for (std::size_t local = 0; local + 1 < offsets.size(); ++local) {
-      const int slot = first + static_cast<int>(local);
-      EXPECT_EQ(offsets[local + 1] - offsets[local], num_ranks * (num_ranks - 1) / 2 + num_ranks * slot);
+      int pairs = 0;
+      for (int local = 0; local < num_experts; ++local) pairs += source + first + local;
+      EXPECT_EQ(matrix.at(source, rank).pairs, pairs);
     }
   }
 }

@@ -442,12 +442,12 @@ TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
   more.experts[4] = {{GpuId{0}, 1.0}};
   fails = true;
   EXPECT_THROW(store.prepare({"m", {more}}, self), Error);
-  EXPECT_EQ(store.weights(0).size(), 1U);
+  EXPECT_EQ(store.bank(0).experts().size(), 1U);
   fails = false;
   store.prepare({"m", {more}}, self);
-  EXPECT_EQ(store.weights(0).size(), 1U) << "prepare leaves the current set alone";
+  EXPECT_EQ(store.bank(0).experts().size(), 1U) << "prepare leaves the current set alone";
   store.commit();
-  EXPECT_EQ(store.weights(0).size(), 2U);
+  EXPECT_EQ(store.bank(0).experts().size(), 2U);
   EXPECT_EQ(store.placement(0).local_index().i32()[4], 1);
   EXPECT_EQ(num_loads, 3) << "an expert that stays is not loaded again";
 }

@@ -1,0 +1,135 @@
+// Hopper's asynchronous units in the words of this project: barriers in shared memory that count arrivals and
+// bytes, the bulk copy engine, and the products of a warpgroup (four consecutive warps).
+//
+// PTX ISA 8.7, sections 9.7.13 (mbarrier), 9.7.9 (cp.async, cp.async.bulk.tensor) and 9.7.15 (wgmma).
+// Addresses of shared memory are 32-bit. Everything here needs sm_90a; files that include it compile for
+// other targets too, where kernels must not use it (`kHasHopperUnits`).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/tensor_map.h"
+
+namespace aurora::cuda {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr bool kHasHopperUnits = true;
+#else
+inline constexpr bool kHasHopperUnits = false;
+#endif
+
+inline constexpr int kWarpgroup = 128;  // threads
+
+using SharedAddress = std::uint32_t;
+
+__device__ inline SharedAddress shared_address(const void* data) {
+  return static_cast<SharedAddress>(__cvta_generic_to_shared(data));
+}
+
+// ---- barriers: 8 bytes of shared memory each ----
+
+__device__ inline void init_barrier(SharedAddress barrier, int num_arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(num_arrivals) : "memory");
+}
+
+/// After the initialisation and before the block's synchronisation: the copy engine sees the barriers too.
+__device__ inline void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+__device__ inline void arrive(SharedAddress barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/// Arrives, and lets the phase wait for so many bytes of the copy engine as well.
+__device__ inline void arrive_and_expect(SharedAddress barrier, std::uint32_t num_bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(num_bytes)
+               : "memory");
+}
+
+/// Returns when the phase of this parity is complete.
+__device__ inline void wait_for(SharedAddress barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// ---- copies ----
+
+/// One box of a tensor map, from its element (column, row) on, to shared memory.
+__device__ inline void copy_box(SharedAddress destination, const TensorMap* map, std::int32_t column,
+                                std::int32_t row, SharedAddress barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
+      "%3}], "
+      "[%4];" ::"r"(destination),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+/// 16 bytes of which the first `num_bytes` (0 or 16) are copied and the others zero.
+__device__ inline void copy_16(SharedAddress destination, const void* source, std::uint32_t num_bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(num_bytes)
+               : "memory");
+}
+
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Returns when all but the last `kLeft` groups of this thread's copies are there.
+template <int kLeft>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+/// What this thread has written to shared memory is seen by the copy engine and the warpgroup products after
+/// the next barrier.
+__device__ inline void publish_shared_writes() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// ---- warpgroups ----
+
+template <int kRegisters>
+__device__ void give_registers_back() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+
+template <int kRegisters>
+__device__ void take_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+
+/// Synchronises `num_threads` threads that use barrier `number`, 1 to 15, of the block.
+__device__ inline void synchronize(int number, int num_threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(num_threads) : "memory");
+}
+
+/// Stores two 8 x 8 matrices of 16-bit elements transposed. A thread holds elements (lane / 4, 2 (lane % 4) +
+/// {0, 1}) of each; lane l gives the address of row l % 8 of the transpose of matrix l / 8 (l below 16).
+__device__ inline void store_transposed(SharedAddress row, std::uint32_t first, std::uint32_t second) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(first),
+               "r"(second)
+               : "memory");
+}
+
+__device__ inline uint4 load_shared_16(SharedAddress from) {
+  uint4 values;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(values.x), "=r"(values.y), "=r"(values.z), "=r"(values.w)
+               : "r"(from)
+               : "memory");
+  return values;
+}
+
+}  // namespace aurora::cuda
