@@ -35,7 +35,7 @@ bool can_be_mapped(std::span<const ExpertWeights> experts) {
     if (expert.gate.dtype() != DType::kBFloat16) return false;
     if (!is_aligned(expert.gate) || !is_aligned(expert.up) || !is_aligned(expert.down)) return false;
   }
-  return has_hopper_units();
+  return has_wgmma();
 }
 
 }  // namespace

@@ -338,27 +338,25 @@ __device__ void compute_tiles(const Product& p, const Ring<C>& ring, const std::
 
 template <class C, bool kIsGated>
 __global__ void __launch_bounds__(C::kThreads, 1) wgmma_kernel(const __grid_constant__ Product p) {
-  if constexpr (kHasHopperUnits) {
-    extern __shared__ __align__(1024) std::byte shared[];
-    const Ring<C> ring{shared_address(shared)};
-    auto* first_tile = reinterpret_cast<std::int32_t*>(shared + C::kFirstTileOffset);
-    init_ring<C, kIsGated>(ring);
-    count_tiles(p.tiles, first_tile, p.faults);
-    // With two multiplying warpgroups the registers that the compiler may count on do not suffice for their
-    // sums.
-    constexpr bool kMovesRegisters = C::kWarpgroups > 1;
-    const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
-    if (warpgroup == 0) {
-      if constexpr (kMovesRegisters) give_registers_back<56>();
-      if constexpr (kIsGated) {
-        fetch_gathered<C>(p, ring, first_tile);
-      } else if (threadIdx.x == 0) {
-        fetch_boxes<C>(p, ring, first_tile);
-      }
-    } else {
-      if constexpr (kMovesRegisters) take_registers<224>();
-      compute_tiles<C, kIsGated>(p, ring, first_tile, warpgroup - 1);
+  extern __shared__ __align__(1024) std::byte shared[];
+  const Ring<C> ring{shared_address(shared)};
+  auto* first_tile = reinterpret_cast<std::int32_t*>(shared + C::kFirstTileOffset);
+  init_ring<C, kIsGated>(ring);
+  count_tiles(p.tiles, first_tile, p.faults);
+  // With two multiplying warpgroups the registers that the compiler may count on do not suffice for their
+  // sums.
+  constexpr bool kMovesRegisters = C::kWarpgroups > 1;
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  if (warpgroup == 0) {
+    if constexpr (kMovesRegisters) give_registers_back<56>();
+    if constexpr (kIsGated) {
+      fetch_gathered<C>(p, ring, first_tile);
+    } else if (threadIdx.x == 0) {
+      fetch_boxes<C>(p, ring, first_tile);
     }
+  } else {
+    if constexpr (kMovesRegisters) take_registers<224>();
+    compute_tiles<C, kIsGated>(p, ring, first_tile, warpgroup - 1);
   }
 }
 
@@ -390,6 +388,14 @@ void launch(CudaStream& stream, Product product) {
 bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0; }
 
 }  // namespace
+
+bool has_wgmma() {
+  int device = 0;
+  int major = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
+  return major == 9;
+}
 
 bool fits_wgmma(const ExpertProduct& product) {
   constexpr int kMostShared = 227 << 10;

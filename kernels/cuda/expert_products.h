@@ -59,6 +59,8 @@ struct ExpertProduct {
   Tensor output;  // [num_rows, out_width]
 };
 
+/// Whether the current device has Hopper's units and this build the code for them (architecture 90a).
+bool has_wgmma();
 /// Whether this way can be gone for this product.
 bool fits_wgmma(const ExpertProduct& product);
 bool fits_mma(const ExpertProduct& product);

@@ -2,8 +2,7 @@
 // bytes, the bulk copy engine, and the products of a warpgroup (four consecutive warps).
 //
 // PTX ISA 8.7, sections 9.7.13 (mbarrier), 9.7.9 (cp.async, cp.async.bulk.tensor) and 9.7.15 (wgmma).
-// Addresses of shared memory are 32-bit. Everything here needs sm_90a; files that include it compile for
-// other targets too, where kernels must not use it (`kHasHopperUnits`).
+// Addresses of shared memory are 32-bit. Files that include this are compiled for sm_90a alone.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +10,6 @@
 #include "kernels/cuda/tensor_map.h"
 
 namespace aurora::cuda {
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-inline constexpr bool kHasHopperUnits = true;
-#else
-inline constexpr bool kHasHopperUnits = false;
-#endif
 
 inline constexpr int kWarpgroup = 128;  // threads
 
@@ -98,16 +91,12 @@ __device__ inline void publish_shared_writes() {
 
 template <int kRegisters>
 __device__ void give_registers_back() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-#endif
 }
 
 template <int kRegisters>
 __device__ void take_registers() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-#endif
 }
 
 /// Synchronises `num_threads` threads that use barrier `number`, 1 to 15, of the block.

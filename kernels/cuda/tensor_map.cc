@@ -31,18 +31,6 @@ Encode find_encode() {
 
 }  // namespace
 
-bool has_hopper_units() {
-#if defined(AURORA_HAS_HOPPER_CODE)
-  int device = 0;
-  int major = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
-  return major == 9;
-#else
-  return false;
-#endif
-}
-
 TensorMap make_tensor_map(const void* data, std::int64_t num_rows, std::int64_t width,
                           std::int64_t row_stride, std::uint32_t box_rows) {
   static const Encode encode = find_encode();

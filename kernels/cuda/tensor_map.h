@@ -10,10 +10,6 @@ namespace aurora::cuda {
 /// 128 bytes, aligned to 64. Kernels take it by value (`__grid_constant__`) or from device memory.
 using TensorMap = CUtensorMap;
 
-/// Whether the current device has the copy engine and the warpgroup products of Hopper, and this build the
-/// code for them (architecture 90a).
-bool has_hopper_units();
-
 /// A row-major bfloat16 matrix [num_rows, row_stride] of which columns [0, width) are read, `box_rows` rows
 /// by 64 columns at a time, into shared memory with the 128-byte swizzle; what lies outside is read as zero.
 /// `data` must be aligned to 16 bytes, `row_stride` (elements) a multiple of 8. Throws kDevice naming the

@@ -26,22 +26,12 @@ __device__ inline std::uint64_t next_16_columns(std::uint64_t descriptor, int st
   return descriptor + static_cast<std::uint64_t>(steps) * (32 >> 4);
 }
 
-__device__ inline void begin_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#endif
-}
-__device__ inline void commit_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-#endif
-}
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 /// Returns when all but the last `kLeft` groups are done.
 template <int kLeft>
 __device__ void wait_for_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
-#endif
 }
 
 /// Keeps the compiler from reading the sums before this point.
@@ -51,7 +41,6 @@ __device__ void settle(float (&sums)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 // clang-format off
 #define AURORA_OUT_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
 #define AURORA_OUT_8(s, i) AURORA_OUT_4(s, i), AURORA_OUT_4(s, i + 4)
@@ -75,14 +64,12 @@ __device__ void settle(float (&sums)[kCount]) {
                : __VA_ARGS__                                                                       \
                : "l"(rows), "l"(columns_matrix))
 // clang-format on
-#endif
 
 /// sums += A B^T
 template <int kColumns>
 __device__ void multiply_16(float (&sums)[kColumns / 2], std::uint64_t rows, std::uint64_t columns_matrix) {
   static_assert(kColumns == 8 || kColumns == 16 || kColumns == 32 || kColumns == 64 || kColumns == 96 ||
                 kColumns == 128);
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if constexpr (kColumns == 8) {
     AURORA_PRODUCT(8, AURORA_NAMES_4, 4, 5, AURORA_OUT_4(sums, 0));
   } else if constexpr (kColumns == 16) {
@@ -96,11 +83,8 @@ __device__ void multiply_16(float (&sums)[kColumns / 2], std::uint64_t rows, std
   } else {
     AURORA_PRODUCT(128, AURORA_NAMES_64, 64, 65, AURORA_OUT_32(sums, 0), AURORA_OUT_32(sums, 32));
   }
-#endif
 }
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #undef AURORA_PRODUCT
-#endif
 
 }  // namespace aurora::cuda

@@ -80,6 +80,7 @@ EXTERNAL_INCLUDES = [
     ("cuda**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
     ("cublas**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
     ("nvtx3/**", ["kernels/cuda/*"]),
+    ("mma.h", ["kernels/cuda/*"]),
     ("cblas.h", ["kernels/cpu/*.cc", "benchmarks/**.cc"]),
     ("immintrin.h", ["kernels/cpu/*"]),
     ("nlohmann/json_fwd.hpp", ["runtime/model/*", "runtime/plan_io/*", "runtime/executor/*", "runtime/*", "launch/**",
