@@ -1,5 +1,5 @@
-// aurora-bench: a command for each suite of suite.h, `alltoall` for the ranks of an MPI job, and `compare`
-// for two runs of a suite.
+// aurora-bench: a command for each suite of suite.h, `layer` for one device, `alltoall` for the ranks of an
+// MPI job, and `compare` for two runs of a suite.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +11,8 @@
 
 #include "benchmarks/alltoall_suite.h"
 #include "benchmarks/comparison.h"
+#include "benchmarks/layer_commands.h"
+#include "benchmarks/layer_suite.h"
 #include "benchmarks/row.h"
 #include "benchmarks/suite.h"
 #include "kernels/error.h"
@@ -67,6 +69,12 @@ int run_suite(const bench::Suite& suite, const bench::SuiteOptions& options, boo
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "no row of suite " + std::string(suite.name) +
                                                                  " has \"" + options.only + "\" in its name");
   }
+  return printer.finish();
+}
+
+int run_layer(const bench::LayerOptions& options, bool is_json) {
+  RowPrinter printer(options.seed, is_json);
+  bench::run_layer_suite(options, [&](const bench::Row& row) { printer.add(row); });
   return printer.finish();
 }
 
@@ -146,6 +154,8 @@ int run(int argc, char** argv) {
   }
   bench::AlltoallOptions alltoall_options;
   const CLI::App* alltoall = add_alltoall(app, alltoall_options, is_json);
+  bench::LayerOptions layer_options;
+  const CLI::App* layer = bench::add_layer(app, layer_options, is_json);
   CompareOptions compare;
   CLI::App* command = app.add_subcommand("compare", "compares two runs; fails where the second is worse");
   command->add_option("before", compare.before, "JSON lines of the first run")->required();
@@ -161,6 +171,7 @@ int run(int argc, char** argv) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, error.what());
   }
   if (command->parsed()) return run_comparison(compare);
+  if (layer->parsed()) return run_layer(layer_options, is_json);
   if (alltoall->parsed() && alltoall_options.matrix.empty() && alltoall_options.families.empty()) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "alltoall needs --matrix or --family");
   }

@@ -152,8 +152,8 @@ class Backend {
   virtual bool is_asynchronous() const = 0;
   /// Whether `capture` is there: BackendOptions::graphs.
   virtual bool has_graphs() const = 0;
-  /// Records what `submit` submits to `stream`, which does not run. Events, waits, allocations and operations
-  /// with spans of host memory cannot be recorded and throw; the stream is then as before.
+  /// Records what `submit` submits to `stream`, which does not run. Events, waits, allocations and, on a GPU,
+  /// operations with spans of host memory cannot be recorded and throw; the stream is then as before.
   virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& submit) = 0;
   /// Ranges for profilers, nested within a thread. Nothing happens while no profiler looks.
   virtual void open_range(const RangeLabel& /*label*/) {}

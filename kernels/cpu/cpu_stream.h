@@ -103,6 +103,8 @@ class CpuStream final : public Stream {
   void synchronize(Deadline deadline) override;
 
   bool is_inline() const { return kind_ == Kind::kInline; }
+  /// Whether submitted work is done when `submit` returns, so that it may refer to the caller's memory.
+  bool runs_at_once() const { return is_inline() && recording_ == nullptr; }
 
   /// What `submit` submits here, which does not run.
   std::vector<std::function<void()>> record_work(const std::function<void()>& submit);

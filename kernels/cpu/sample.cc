@@ -154,7 +154,7 @@ void CpuOps::sample(Stream& stream, const SampleArgs& args) const {
   check_args(args);
   if (args.logits.dim(0) == 0) return;
   CpuStream& own = cpu_stream(stream);
-  if (own.is_inline()) return own.submit([&] { run_sample(args, args.rows); });
+  if (own.runs_at_once()) return own.submit([&] { run_sample(args, args.rows); });
   own.submit([args, rows = std::vector(args.rows.begin(), args.rows.end())] { run_sample(args, rows); });
 }
 

@@ -1,4 +1,5 @@
 // Graphs: work that is recorded once and submitted again as a whole, on every backend.
+#include <array>
 #include <optional>
 #include <stdexcept>
 
@@ -97,6 +98,29 @@ TEST_P(GraphTest, WhatCannotBeRecordedIsRefusedAndLeavesTheStreamInOrder) {
   put(sum(), 3);
   record_addition()->launch(stream());
   EXPECT_EQ(get(sum()), 5);
+}
+
+TEST_P(GraphTest, SpansOfTheHostAreCopiedWithTheWorkOrRefused) {
+  const std::array<float, 2> scores{1, 5};
+  const Tensor logits(term().bytes(), DType::kFloat32, {1, 2});
+  const Tensor token(sum().bytes(), DType::kInt32, {1});
+  backend().copy(stream(), logits.bytes(), scores.data(), sizeof scores);
+  std::vector<SamplingRow> rows{{.temperature = 0}};  // the larger
+  std::unique_ptr<Graph> graph;
+  try {
+    graph = backend().capture(stream(), [&] {
+      backend().ops().sample(stream(), {.logits = logits, .rows = rows, .token_ids = token});
+    });
+  } catch (const Error&) {
+    EXPECT_NE(backend().name(), "cpu");
+    return;
+  }
+  rows = {{.temperature = 1000, .random = 0.99F}};  // would be the smaller
+  graph->launch(stream());
+  std::int32_t chosen = -1;
+  backend().copy(stream(), &chosen, token.bytes(), sizeof chosen);
+  stream().synchronize(soon());
+  EXPECT_EQ(chosen, 1);
 }
 
 TEST_P(GraphTest, ABackendMadeWithoutGraphsRefusesThem) {

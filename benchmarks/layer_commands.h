@@ -1,0 +1,14 @@
+// The flags of `aurora-bench layer` and `aurora-bench calibrate`.
+#pragma once
+
+#include "benchmarks/layer_suite.h"
+
+namespace CLI {
+class App;
+}
+
+namespace aurora::bench {
+
+CLI::App* add_layer(CLI::App& app, LayerOptions& options, bool& is_json);
+
+}  // namespace aurora::bench
