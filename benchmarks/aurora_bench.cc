@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "benchmarks/alltoall_suite.h"
+#include "benchmarks/calibrate_suite.h"
 #include "benchmarks/comparison.h"
 #include "benchmarks/layer_commands.h"
 #include "benchmarks/layer_suite.h"
@@ -78,6 +79,12 @@ int run_layer(const bench::LayerOptions& options, bool is_json) {
   return printer.finish();
 }
 
+int run_calibrate(const bench::CalibrateOptions& options, bool is_json) {
+  RowPrinter printer(options.layer.seed, is_json);
+  bench::run_calibrate_suite(options, [&](const bench::Row& row) { printer.add(row); });
+  return printer.is_empty() ? kExitDone : printer.finish();  // rank 0 alone has rows
+}
+
 int run_alltoall(const bench::AlltoallOptions& options, bool is_json) {
   RowPrinter printer(options.seed, is_json);
   bench::run_alltoall_suite(options, [&](const bench::Row& row) { printer.add(row); });
@@ -134,6 +141,13 @@ CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_
   return command;
 }
 
+/// What mpirun has said of this process, if it started it.
+aurora::LaunchedProcess this_process() {
+  aurora::Environment lines;
+  for (char** line = environ; *line != nullptr; ++line) lines.emplace_back(*line);
+  return aurora::launched_process(lines);
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Measures Aurora.", "aurora-bench");
   app.set_version_flag("--version",
@@ -156,6 +170,9 @@ int run(int argc, char** argv) {
   const CLI::App* alltoall = add_alltoall(app, alltoall_options, is_json);
   bench::LayerOptions layer_options;
   const CLI::App* layer = bench::add_layer(app, layer_options, is_json);
+  bench::CalibrateOptions calibrate_options;
+  calibrate_options.is_under_mpi = this_process().is_under_mpi;
+  const CLI::App* calibrate = bench::add_calibrate(app, calibrate_options, is_json);
   CompareOptions compare;
   CLI::App* command = app.add_subcommand("compare", "compares two runs; fails where the second is worse");
   command->add_option("before", compare.before, "JSON lines of the first run")->required();
@@ -171,6 +188,7 @@ int run(int argc, char** argv) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, error.what());
   }
   if (command->parsed()) return run_comparison(compare);
+  if (calibrate->parsed()) return run_calibrate(calibrate_options, is_json);
   if (layer->parsed()) return run_layer(layer_options, is_json);
   if (alltoall->parsed() && alltoall_options.matrix.empty() && alltoall_options.families.empty()) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "alltoall needs --matrix or --family");
@@ -182,13 +200,6 @@ int run(int argc, char** argv) {
   return kExitFailed;
 }
 
-/// 0 in a process that mpirun has not started.
-int rank_of_process() {
-  aurora::Environment lines;
-  for (char** line = environ; *line != nullptr; ++line) lines.emplace_back(*line);
-  return aurora::launched_process(lines).rank;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -196,7 +207,7 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (const std::exception& error) {
     // A rank that fails has told the others why.
-    if (rank_of_process() == 0) std::fprintf(stderr, "aurora-bench: %s\n", error.what());
+    if (this_process().rank == 0) std::fprintf(stderr, "aurora-bench: %s\n", error.what());
     return kExitFailed;
   }
 }

@@ -68,4 +68,32 @@ CLI::App* add_layer(CLI::App& app, LayerOptions& options, bool& is_json) {
   return command;
 }
 
+CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options, bool& is_json) {
+  CLI::App* command = app.add_subcommand(
+      "calibrate",
+      "fits a layer's costs and, started by mpirun, measures ports: for traffic and cluster files");
+  command->add_option("--shape", options.layer.shapes, "one shape, as layer takes it")
+      ->required()
+      ->expected(1);
+  command->add_option("--hit", options.hit, "numbers of experts hit; default: an eighth up to all")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  command->add_option("--rows", options.rows, "of each expert hit; those that are served fit best")
+      ->delimiter(',')
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  auto* traffic = command->add_option("--traffic", options.traffic, "traffic file to put the costs into");
+  auto* traffic_out =
+      command->add_option("--traffic-out", options.traffic_out, "where it goes with these costs");
+  traffic->needs(traffic_out);
+  traffic_out->needs(traffic);
+  command->add_option("--cluster-out", options.cluster_out,
+                      "cluster file with ports and compute of all ranks");
+  command->add_option("--port-timeout", options.port_timeout_seconds, "seconds that all ports may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_device_options(*command, options.layer, is_json);
+  return command;
+}
+
 }  // namespace aurora::bench

@@ -107,7 +107,11 @@ DeviceCeilings LayerSuite::ceilings() {
     found.source = "measured in this run";
     found.tile_rows = device_.backend().name() == "cpu" ? 1 : kGpuTileRows;
   }
-  if (options_.peak_tflops > 0 || options_.peak_terabytes_per_s > 0) found.source += ", and as given";
+  if (options_.peak_tflops > 0 && options_.peak_terabytes_per_s > 0) {
+    found.source = "as given";
+  } else if (options_.peak_tflops > 0 || options_.peak_terabytes_per_s > 0) {
+    found.source += ", one of them as given";
+  }
   if (options_.peak_tflops > 0) found.tflops = options_.peak_tflops;
   if (options_.peak_terabytes_per_s > 0) found.terabytes_per_s = options_.peak_terabytes_per_s;
   if (found.tflops == 0) found.tflops = device_.product_tflops();

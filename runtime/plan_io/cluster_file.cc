@@ -3,6 +3,8 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -105,7 +107,31 @@ ClusterSpec read_cluster(const toml::table& table, const std::string& origin) {
   return cluster;
 }
 
+/// The shortest text that reads as the same number.
+std::string number_text(double value) {
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value);
+  check(end.ec == std::errc(), "a number has at most 32 characters");
+  return {text.data(), end.ptr};
+}
+
 }  // namespace
+
+std::string cluster_text(const ClusterSpec& cluster) {
+  std::string text = "version = 1\n";
+  if (cluster.link_gbps > 0) text += "link_gbps = " + number_text(cluster.link_gbps) + "\n";
+  for (std::size_t first = 0; first < cluster.gpus.size();) {
+    const ClusterGpu& gpu = cluster.gpus[first];
+    std::size_t count = 1;
+    while (first + count < cluster.gpus.size() && cluster.gpus[first + count] == gpu) ++count;
+    text += "\n[[gpu]]\ncount = " + std::to_string(count) + "\ncompute = " + number_text(gpu.compute) +
+            "\nport_gbps = " + number_text(gpu.port_gbps) + "\n";
+    if (gpu.memory_bytes > 0) text += "memory_gb = " + number_text(gpu.memory_bytes / 1e9) + "\n";
+    text += "node = " + std::to_string(gpu.node) + "\n";
+    first += count;
+  }
+  return text;
+}
 
 ClusterSpec parse_cluster(std::string_view text, const std::string& origin) {
   toml::table table;

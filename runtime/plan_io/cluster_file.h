@@ -1,5 +1,5 @@
-// Descriptions of clusters as TOML (launch/formats.md), written by people: GPUs in file order, which is the
-// order of the ranks that drive them.
+// Descriptions of clusters as TOML (launch/formats.md), written by people and by aurora-bench calibrate: GPUs
+// in file order, which is the order of the ranks that drive them.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +14,9 @@ namespace aurora {
 /// unknown keys (with the nearest known one), wrong types, missing or zero ports. The result passes
 /// `validate`.
 ClusterSpec parse_cluster(std::string_view text, const std::string& origin);
+/// Neighbours that are alike in one block. `parse_cluster` gives the same cluster, `memory_bytes` to the last
+/// bits.
+std::string cluster_text(const ClusterSpec& cluster);
 ClusterSpec read_cluster_file(const std::filesystem::path& file);
 
 }  // namespace aurora

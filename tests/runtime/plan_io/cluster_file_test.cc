@@ -72,6 +72,21 @@ TEST(ClusterFile, NamesLineKeyAndValueOfMistakes) {
   EXPECT_THROW(read_cluster_file("/nonexistent/c.toml"), Error);
 }
 
+TEST(ClusterFile, IsReadAsItWasWritten) {
+  const ClusterSpec cluster = parse_cluster(kGood, "c.toml");
+  EXPECT_EQ(parse_cluster(cluster_text(cluster), "written"), cluster);
+  std::mt19937 random(6);
+  std::uniform_real_distribution<double> number(1e-6, 1e6);
+  ClusterSpec uneven{.gpus = {}, .link_gbps = 1.0 / 3};
+  for (int gpu = 0; gpu < 20; ++gpu) {
+    if (gpu % 3 == 0) uneven.gpus.push_back({number(random), number(random), 0, gpu % 4});
+    uneven.gpus.push_back(uneven.gpus.back());  // neighbours that are alike
+  }
+  EXPECT_EQ(parse_cluster(cluster_text(uneven), "written"), uneven);
+  EXPECT_EQ(cluster_text(uniform_cluster(8, 100)),
+            "version = 1\n\n[[gpu]]\ncount = 8\ncompute = 1\nport_gbps = 100\nnode = 0\n");
+}
+
 TEST(ClusterFile, SurvivesRandomMutations) {
   std::mt19937 random(5);
   for (int round = 0; round < 3000; ++round) {
