@@ -1,5 +1,6 @@
 #include "benchmarks/layer_suite.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <optional>
@@ -66,6 +67,8 @@ class LayerSuite {
     if (options.routing != "uniform") record_ = read_routing_record(options.routing);
     copy_gbps_ = device_.copy_gbps(options.rotate_bytes);
     ceilings_ = ceilings();
+    device_name_ = device_.backend().memory().name;
+    device_name_.erase(std::min(device_name_.find(" GPU-"), device_name_.size()));  // which one of several
   }
 
   void run() {
@@ -94,6 +97,7 @@ class LayerSuite {
   std::optional<RoutingRecord> record_;
   double copy_gbps_ = 0;
   DeviceCeilings ceilings_;
+  std::string device_name_;  // empty on a CPU
   std::string told_;
 };
 
@@ -169,6 +173,7 @@ void LayerSuite::measure(LayerInputs& inputs, std::int64_t tokens) {
   row.set("hit", floors.num_hit).set("copies", static_cast<std::int64_t>(num_copies));
   row.set("graph", std::string(timing.is_graph ? "yes" : "no"));
   row.set("dtype", std::string(dtype_name(device_.dtype())));
+  if (!device_name_.empty()) row.set("device", device_name_);
   row.set("checked", num_checked).set("changed", num_changed(output, layer.output_once()));
   visit_(row.set("wrong", num_wrong));
   if (!options_.stages) return;

@@ -10,7 +10,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kShortestSampleUs = 250;
+constexpr double kShortestSampleUs = 1000;
 constexpr double kMostPasses = 64;
 constexpr std::size_t kFewestSamples = 5;
 

@@ -2,7 +2,7 @@
 //
 // What is timed is a list of submissions, run one after the other: the same work on memory of its own each,
 // so that none finds its data in a cache. A sample is the mean over whole passes of the list, as many as take
-// a quarter of a millisecond, recorded in one graph where that is wanted and can be, so that neither events
+// a millisecond, recorded in one graph where that is wanted and can be, so that neither events
 // nor the host's calls count.
 #pragma once
 

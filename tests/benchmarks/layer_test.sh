@@ -44,6 +44,36 @@ assert direct["graph"] == "no" and direct["changed"] == 0, direct
 PYTHON
 }
 
+the_table_joins_rows_and_misses_none() {
+  cat > "$folder/ours.jsonl" << 'JSON'
+{"row": "s 1 uniform aurora", "median": 20, "raw_floor": 16, "floor": 18, "tflops": 1, "gbps": 2, "changed": 0, "checked": 8, "wrong": 0}
+{"row": "s 1 uniform packing", "median": 3, "wrong": 0}
+{"row": "s 1024 uniform aurora", "median": 200, "raw_floor": 100, "floor": 160, "tflops": 1, "gbps": 2, "changed": 0, "checked": 8, "wrong": 0}
+JSON
+  cat > "$folder/peers.jsonl" << 'JSON'
+{"row": "s 1 uniform vllm-triton", "median": 80, "checked": 8, "wrong": 0}
+{"row": "s 1024 uniform vllm-triton", "median": 100, "checked": 8, "wrong": 0}
+{"row": "s 1 uniform transformers-batched-mm", "median": 30, "checked": 8, "wrong": 0}
+JSON
+  table() {
+    python3 -B "$benchmarks/layer_table.py" "$folder/ours.jsonl" "$folder/peers.jsonl" --limits > "$folder/table" 2> "$folder/errors"
+  }
+  table || fail "$(cat "$folder/errors")"
+  grep -qF '| s | uniform | 1 | 20.0 | 16.0 (1.25) | 18.0 (1.11) | 1 | 2 | 30.0 (1.50) | 80.0 (4.00) |' "$folder/table" &&
+    grep -qF '| 200 | 100 (2.00) (over 1.5) | 160 (1.25) | 1 | 2 | - | 100 (0.50) |' "$folder/table" || fail "$(cat "$folder/table")"
+  # The mean of 4 and 1/2.
+  grep -qF 'vllm-triton: faster in 1 of 2 cells, 1.41 times as fast' "$folder/table" || fail "$(cat "$folder/table")"
+  grep -qF "over the raw floor's in 1 of 2 cells, over the attainable floor's in 0 of 1" "$folder/table" || fail "$(cat "$folder/table")"
+  sed -i '2d' "$folder/peers.jsonl"
+  if table; then fail "a peer's missing cell passed"; fi
+  grep -q 's 1024 uniform: no row of vllm-triton' "$folder/errors" || fail "$(cat "$folder/errors")"
+  sed -i 's/"wrong": 0/"wrong": 3/' "$folder/ours.jsonl"
+  if table; then fail "wrong elements passed"; fi
+  grep -q 's 1 uniform aurora: 3 of 8 elements are wrong' "$folder/errors" || fail "$(cat "$folder/errors")"
+  echo > "$folder/ours.jsonl"
+  if table; then fail "cells without aurora passed"; fi
+}
+
 what_does_not_fit_is_refused() {
   if "$bench" layer --shape 8x2x64x32 --tokens 4 --routing "$benchmarks/routing/law.json" 2> "$folder/errors"; then
     fail "a record of 64 experts ran on 8"

@@ -41,37 +41,8 @@ if [[ ${#steps[@]} -eq 0 ]]; then steps=(kernels); fi
 mkdir -p "$logs"
 logs=$(realpath "$logs")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-[[ -f .carry/aurora-gpu.tar.xz ]] || fail "no .carry/aurora-gpu.tar.xz; make it with tests/gpu/pack.sh"
-package=$(mktemp -d)
-trap 'rm -rf "$package"' EXIT
-tar -xJf .carry/aurora-gpu.tar.xz -C "$package" 2>"$logs/unpack.log" ||
-  python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' .carry/aurora-gpu.tar.xz "$package"
-rm -f "$logs/unpack.log"
-
-# The programs look for test data where they were built.
-built_in=$(cat "$package/source_folder")
-if [[ $built_in != "$PWD" && ! -e $built_in ]]; then
-  mkdir -p "$(dirname "$built_in")"
-  ln -sfn "$PWD" "$built_in"
-fi
-
-# Folders of the libraries that are not packed: the toolkit's, else those inside Python's wheels.
-library_folders() {
-  local name path
-  for name in libcudart.so.13 libcublas.so.13 libcublasLt.so.13 libnccl.so.2; do
-    for path in /usr/local/cuda*/lib64/"$name" /usr/local/cuda*/targets/*/lib/"$name" /usr/lib/x86_64-linux-gnu/"$name" \
-      /usr/lib/python3*/*-packages/nvidia/*/lib/"$name" /usr/local/lib/python3*/*-packages/nvidia/*/lib/"$name" \
-      /opt/*/lib/python3*/site-packages/nvidia/*/lib/"$name"; do
-      if [[ -e $path ]]; then
-        dirname "$path"
-        break
-      fi
-    done
-  done | awk '!seen[$0]++'
-}
-folders=$(library_folders | paste -sd:)
-export LD_LIBRARY_PATH=$package/lib${folders:+:$folders}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export OPENBLAS_NUM_THREADS=1
+# shellcheck source=tests/gpu/unpack.sh
+. tests/gpu/unpack.sh
 
 summary=()
 status=0
@@ -127,7 +98,7 @@ run_programs() {
 {
   date -u
   nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv,noheader 2>/dev/null || echo 'nvidia-smi: no GPU'
-  printf 'libraries: %s\n' "$folders"
+  printf 'libraries: %s\n' "$library_path"
 } | tee "$logs/machine.log"
 for name in "${steps[@]}"; do
   rm -f "$logs/$name.log"
