@@ -30,7 +30,7 @@ namespace aurora::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Weights = std::span<const ExpertWeights>;
+using Weights = const ExpertBank&;
 
 constexpr std::uint32_t kExchangeTag = 1;
 constexpr std::uint32_t kControlTag = 2;

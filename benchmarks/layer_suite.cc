@@ -31,7 +31,7 @@ std::vector<TimedStage> stages_of(const LayerShape& shape, const LayerRouting& r
   const double word = 4;  // of a float32 or an int32
   const double header_bytes = 2 * word * pairs;
   const auto payload_bytes = tokens * static_cast<double>(row_bytes);
-  using Weights = std::span<const ExpertWeights>;
+  using Weights = const ExpertBank&;
   return {
       {"route", word * tokens * static_cast<double>(shape.num_experts) + header_bytes, false,
        [](const LayerRun& run, Weights) { run.submit_route(); }},
@@ -158,7 +158,7 @@ void LayerSuite::measure(LayerInputs& inputs, std::int64_t tokens) {
                                                        .logits = layer.logits()},
                                                       output, options_.check_tokens, num_checked);
   const Timing timing =
-      layer.time([](const LayerRun& run, std::span<const ExpertWeights> weights) { run.submit(weights); });
+      layer.time([](const LayerRun& run, const ExpertBank& weights) { run.submit(weights); });
   tell_why_no_graph();
   const std::size_t num_copies = layer.num_turns();
   const std::string name = shape.name + " " + std::to_string(tokens) + " " + routing.name;

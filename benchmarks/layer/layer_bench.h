@@ -70,7 +70,7 @@ class RotatedLayer {
   /// `run_bytes`, but at most `kMostRuns`, and that runs need no more than `kMostRunMemory`.
   void reserve(double run_bytes, std::int64_t rotate_bytes, bool with_weights);
 
-  using Stage = std::function<void(const LayerRun& run, std::span<const ExpertWeights> weights)>;
+  using Stage = std::function<void(const LayerRun& run, const ExpertBank& weights)>;
   /// Microseconds of one run of `stage`, on the runs that `reserve` has last made sure of in turn.
   Timing time(const Stage& stage);
   const LayerRun& first() const { return *runs_.front(); }

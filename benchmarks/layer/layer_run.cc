@@ -25,12 +25,7 @@ std::vector<float> logits_of(const LayerShape& shape, const LayerRouting& routin
 }
 
 LayerRun::LayerRun(const LayerBatch& batch)
-    : batch_(&batch),
-      layout_(batch.shape.hidden, batch.dtype, static_cast<int>(batch.shape.top_k)),
-      expert_offsets_{0} {
-  for (const std::int64_t pairs : batch.routing.pairs_by_expert(batch.shape.num_experts)) {
-    expert_offsets_.push_back(expert_offsets_.back() + static_cast<std::int32_t>(pairs));
-  }
+    : batch_(&batch), layout_(batch.shape.hidden, batch.dtype, static_cast<int>(batch.shape.top_k)) {
   make_tensors();
   batch.hidden.fill(batch.stream, hidden_);
   batch.hidden.fill(batch.stream, router_);
@@ -69,12 +64,13 @@ void LayerRun::make_tensors() {
   own_indices_ = make(kInt, {pairs});
   rows_ = make(batch_->dtype, {tokens, layout_.row_elements()});
   grouping_scratch_ = make(kInt, {elements_for(ops.group_rows_scratch_bytes(tokens, shape.num_experts))});
+  expert_offsets_ = make(kInt, {shape.num_experts + 1});
   row_indices_ = make(kInt, {pairs});
   term_offsets_ = make(kInt, {tokens + 1});
   term_indices_ = make(kInt, {pairs});
   term_weights_ = make(kFloat, {pairs});
   ffn_scratch_ = make(kInt, {elements_for(ops.expert_ffn_scratch_bytes(pairs, shape.hidden, shape.inner))});
-  outputs_ = make(kFloat, {pairs, shape.hidden});
+  outputs_ = make(batch_->dtype, {pairs, shape.hidden});
   results_ = make(batch_->dtype, {tokens, shape.hidden});
   residual_ = make(kFloat, {tokens, shape.hidden});
 }
@@ -127,19 +123,19 @@ void LayerRun::submit_grouping() const {
                                               .header_offset = layout_.header_offset(),
                                               .top_k = layout_.top_k(),
                                               .local_index = batch_->table.local_index(),
-                                              .expert_offsets = expert_offsets_,
                                               .scratch = grouping_scratch_,
+                                              .expert_offsets = expert_offsets_,
                                               .row_indices = row_indices_,
                                               .term_offsets = term_offsets_,
                                               .term_indices = term_indices_,
                                               .term_weights = term_weights_});
 }
 
-void LayerRun::submit_experts(std::span<const ExpertWeights> weights) const {
+void LayerRun::submit_experts(const ExpertBank& weights) const {
   ops_of(*batch_).expert_ffn(batch_->stream, {.input = rows_,
                                               .row_indices = row_indices_,
                                               .expert_offsets = expert_offsets_,
-                                              .experts = weights,
+                                              .experts = &weights,
                                               .scratch = ffn_scratch_,
                                               .output = outputs_});
 }
@@ -164,7 +160,7 @@ void LayerRun::submit_aggregation() const {
                                                 .output = residual_});
 }
 
-void LayerRun::submit(std::span<const ExpertWeights> weights) const {
+void LayerRun::submit(const ExpertBank& weights) const {
   submit_assignment();
   submit_packing();
   submit_grouping();

@@ -2,7 +2,6 @@
 // combined output, in memory of its own: the operations of runtime/moe/ with their arguments, one after the
 // other.
 //
-// What the runtime learns from the counts, how many rows each expert gets, is known here from the routing.
 // Nothing waits for the device, nothing is allocated after the constructor, so all of it can be recorded in a
 // graph as far as the backend's operations can.
 #pragma once
@@ -49,12 +48,12 @@ class LayerRun {
   void submit_assignment() const;  // histogram of experts, slots, headers
   void submit_packing() const;     // rows with headers
   void submit_grouping() const;    // received rows by expert
-  void submit_experts(std::span<const ExpertWeights> weights) const;
+  void submit_experts(const ExpertBank& weights) const;
   void submit_results() const;      // weighted sum of a row's experts
   void submit_aggregation() const;  // added to the residual
 
   /// All from `submit_assignment` on.
-  void submit(std::span<const ExpertWeights> weights) const;
+  void submit(const ExpertBank& weights) const;
 
   const Tensor& expert_ids() const { return expert_ids_; }  // [num_tokens, top_k]
   const Tensor& residual() const { return residual_; }      // [num_tokens, hidden] float32
@@ -68,14 +67,13 @@ class LayerRun {
 
   const LayerBatch* batch_;
   RowLayout layout_;
-  std::vector<std::int32_t> expert_offsets_;
   std::vector<Buffer> memory_;
   std::size_t memory_bytes_ = 0;
 
   Tensor hidden_, router_, scores_, logits_, expert_ids_, weights_;
   Tensor assignment_scratch_, counts_, row_offsets_, row_tokens_, headers_, own_terms_, own_indices_;
   Tensor rows_;  // [num_tokens, row bytes / element]
-  Tensor grouping_scratch_, row_indices_, term_offsets_, term_indices_, term_weights_;
+  Tensor grouping_scratch_, expert_offsets_, row_indices_, term_offsets_, term_indices_, term_weights_;
   Tensor ffn_scratch_, outputs_;  // [num_pairs, hidden]
   Tensor results_, residual_;     // [num_tokens, hidden]
 };

@@ -20,14 +20,16 @@ void WeightCopies::reserve(std::size_t count) {
     } else {
       backend_->copy(*stream_, copy.memory.data(), copies_.front().memory.data(), copy.memory.size_bytes());
     }
+    std::vector<ExpertWeights> experts;
     for (std::int64_t expert = 0; expert < shape_.num_experts; ++expert) {
       const auto at = [&](std::int64_t index) {
         return copy.memory.data() + static_cast<std::size_t>((3 * expert + index) * matrix) * element;
       };
-      copy.experts.push_back({.gate = Tensor(at(0), dtype_, {shape_.inner, shape_.hidden}),
-                              .up = Tensor(at(1), dtype_, {shape_.inner, shape_.hidden}),
-                              .down = Tensor(at(2), dtype_, {shape_.hidden, shape_.inner})});
+      experts.push_back({.gate = Tensor(at(0), dtype_, {shape_.inner, shape_.hidden}),
+                         .up = Tensor(at(1), dtype_, {shape_.inner, shape_.hidden}),
+                         .down = Tensor(at(2), dtype_, {shape_.hidden, shape_.inner})});
     }
+    copy.experts = backend_->ops().make_expert_bank(experts);
     copies_.push_back(std::move(copy));
   }
 }

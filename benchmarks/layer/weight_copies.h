@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "benchmarks/layer/repeated_values.h"
@@ -22,13 +22,13 @@ class WeightCopies {
 
   /// Makes sure that there are `count` copies. Submits work.
   void reserve(std::size_t count);
-  /// [num_experts]; stable while this object lives.
-  std::span<const ExpertWeights> copy(std::size_t index) const { return copies_[index].experts; }
+  /// Stable while this object lives.
+  const ExpertBank& copy(std::size_t index) const { return *copies_[index].experts; }
 
  private:
   struct Copy {
     Buffer memory;
-    std::vector<ExpertWeights> experts;
+    std::unique_ptr<ExpertBank> experts;
   };
 
   Backend* backend_;

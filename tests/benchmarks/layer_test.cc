@@ -232,7 +232,7 @@ TEST(RotatedLayer, TakesItsRunsAndWeightsInTurn) {
   SmallLayer small("4x2x8x6", 3);
   ASSERT_EQ(small.layer.num_turns(), 3U);
   std::vector<std::pair<const LayerRun*, const ExpertWeights*>> seen;
-  small.layer.time([&](const LayerRun& run, std::span<const ExpertWeights> weights) {
+  small.layer.time([&](const LayerRun& run, const ExpertBank& weights) {
     seen.emplace_back(&run, weights.data());
   });
   ASSERT_GT(seen.size(), 6U);
