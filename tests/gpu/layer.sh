@@ -16,10 +16,12 @@
 #   calibrate  the costs of each shape, for the planner                             60 s
 # Then benchmarks/layer_table.py joins the rows: FOLDER/table.md. Exit code: 0 when every part ended well and the table
 # misses nothing.
+# Parts are started by `timeout bash -c`, which shellcheck does not see.
+# shellcheck disable=SC2317
 set -euo pipefail
 
 usage() {
-  sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "${BASH_SOURCE[0]}"
+  sed -n '2,/^# Parts are started/{s/^# \{0,1\}//;/^Parts are started/d;p}' "${BASH_SOURCE[0]}"
 }
 
 fail() {
@@ -71,7 +73,6 @@ peers() {
     --seconds "$seconds" "$@"
 }
 
-# Called through `timeout bash -c`.
 run_layer() { bench layer --shape "$shapes" --tokens "$tokens" >"$logs/layer.jsonl"; }
 run_peers() { peers --shape "$shapes" --tokens "$tokens" >"$logs/peers.jsonl"; }
 run_routed() {
