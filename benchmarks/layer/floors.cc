@@ -38,7 +38,8 @@ LayerFloors layer_floors(const LayerShape& shape, std::int64_t num_tokens,
   for (const std::int64_t count : pairs_by_expert) {
     floors.num_hit += count > 0;
     pairs += static_cast<double>(count);
-    padded += static_cast<double>((count + tile - 1) / tile * tile);
+    const std::int64_t num_tiles = (count + tile - 1) / tile;
+    padded += static_cast<double>(num_tiles * tile);
   }
   const auto element = static_cast<double>(dtype_bytes(dtype));
   const auto hidden = static_cast<double>(shape.hidden);
