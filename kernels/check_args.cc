@@ -167,18 +167,32 @@ void check_args(const PackRowsArgs& args) {
   check_shape(args.input, {args.input.dim(0), args.input.dim(1)}, "pack_rows: input");
   check_shape(args.indices, {num_rows}, "pack_rows: indices");
   if (header > 0) check_shape(args.headers, {num_rows, args.headers.dim(1)}, "pack_rows: headers");
-  check_conversion(args.input.dtype(), args.wire_dtype, "pack_rows: no conversion to the wire's dtype");
-  const std::size_t payload = static_cast<std::size_t>(args.input.dim(1)) * dtype_bytes(args.wire_dtype);
+  const bool is_float8 = args.wire_dtype == DType::kFloat8E4M3;
+  check_conversion(args.input.dtype(), is_float8 ? DType::kFloat32 : args.wire_dtype,
+                   "pack_rows: no conversion to the wire's dtype");
+  const std::size_t payload = wire_bytes(args.input.dim(1), args.wire_dtype);
   check(header == 0 || payload <= args.header_offset, "pack_rows: the header overlaps the payload");
   check(payload <= args.row_bytes && (header == 0 || args.header_offset + header <= args.row_bytes),
         "pack_rows: row_bytes is too small");
-  check(args.row_bytes % dtype_bytes(args.wire_dtype) == 0, "pack_rows: rows start between elements");
+  const std::size_t alignment = is_float8 ? sizeof(float) : dtype_bytes(args.wire_dtype);
+  check(args.row_bytes % alignment == 0, "pack_rows: rows start between elements");
   check(header == 0 || (args.header_offset % 4 == 0 && args.row_bytes % 4 == 0),
         "pack_rows: headers are not aligned to 4 bytes");
   if (!args.row_offsets.has_data()) return;
   check_shape(args.row_offsets, {args.row_offsets.dim(0)}, "pack_rows: row_offsets");
   check(args.left_out_rank >= 0 && args.left_out_rank + 1 < args.row_offsets.dim(0),
         "pack_rows: left_out_rank is none of the ranks");
+}
+
+void check_args(const DequantizeRowsArgs& args) {
+  const std::int64_t num_rows = args.output.dim(0);
+  const std::int64_t width = args.output.dim(1);
+  if (num_rows == 0) return;
+  check_shape(args.output, {num_rows, width}, "dequantize_rows: output");
+  check(is_float32_or_bfloat16(args.output.dtype()),
+        "dequantize_rows: the output is neither float32 nor bfloat16");
+  check(args.row_bytes >= wire_bytes(width, DType::kFloat8E4M3), "dequantize_rows: row_bytes is too small");
+  check(args.row_bytes % sizeof(float) == 0, "dequantize_rows: scales are not aligned to 4 bytes");
 }
 
 void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes) {

@@ -6,10 +6,11 @@
 namespace aurora {
 namespace {
 
-constexpr std::array<std::pair<DType, std::string_view>, 4> kNames{{{DType::kFloat32, "float32"},
+constexpr std::array<std::pair<DType, std::string_view>, 5> kNames{{{DType::kFloat32, "float32"},
                                                                     {DType::kBFloat16, "bfloat16"},
                                                                     {DType::kFloat16, "float16"},
-                                                                    {DType::kInt32, "int32"}}};
+                                                                    {DType::kInt32, "int32"},
+                                                                    {DType::kFloat8E4M3, "float8_e4m3"}}};
 
 }  // namespace
 

@@ -9,13 +9,15 @@
 
 namespace aurora {
 
-enum class DType : std::uint8_t { kFloat32, kBFloat16, kFloat16, kInt32 };
+enum class DType : std::uint8_t { kFloat32, kBFloat16, kFloat16, kInt32, kFloat8E4M3 };
 
 constexpr std::size_t dtype_bytes(DType dtype) {
+  if (dtype == DType::kFloat8E4M3) return 1;
   return dtype == DType::kFloat32 || dtype == DType::kInt32 ? 4 : 2;
 }
 
-/// "float32", "bfloat16", "float16", "int32": the names used in configuration files and reports.
+/// "float32", "bfloat16", "float16", "int32", "float8_e4m3": the names used in configuration files and
+/// reports.
 std::string_view dtype_name(DType dtype);
 std::optional<DType> parse_dtype(std::string_view name);
 

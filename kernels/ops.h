@@ -18,6 +18,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/expert_bank.h"
+#include "kernels/float8.h"
 #include "kernels/tensor.h"
 
 namespace aurora {
@@ -155,10 +156,18 @@ struct PackRowsArgs {
   Tensor headers;      // [num_rows, header_width] int32, or no data
   Tensor row_offsets;  // [num_ranks + 1] int32, rising from 0 to at most num_rows; or no data
   std::int32_t left_out_rank = 0;
-  std::size_t header_offset = 0;  // at least width elements of wire_dtype; a multiple of 4, as row_bytes
+  std::size_t header_offset = 0;  // at least wire_bytes(width, wire_dtype); a multiple of 4, as row_bytes
   std::size_t row_bytes = 0;      // stride of the output
-  DType wire_dtype = DType::kFloat32;
+  DType wire_dtype = DType::kFloat32;  // or bfloat16, or float8_e4m3 with scales (float8.h)
   std::byte* output = nullptr;  // [num_rows, row_bytes]
+};
+
+/// What pack_rows laid out as float8_e4m3, back as ordinary numbers: output[i, :] = numbers of row i times
+/// their scales.
+struct DequantizeRowsArgs {
+  const std::byte* rows = nullptr;  // [num_rows, row_bytes]
+  std::size_t row_bytes = 0;        // at least wire_bytes(width, float8_e4m3); a multiple of 4
+  Tensor output;                    // [num_rows, width] float32 or bfloat16
 };
 
 /// The receiver's half of a dispatch: reads the headers of received rows and orders the pairs (row, entry) by
@@ -259,6 +268,7 @@ class Ops {
   virtual std::size_t assign_rows_scratch_bytes(std::int64_t num_tokens, std::int64_t top_k,
                                                 std::int32_t num_ranks) const = 0;
   virtual void pack_rows(Stream& stream, const PackRowsArgs& args) const = 0;
+  virtual void dequantize_rows(Stream& stream, const DequantizeRowsArgs& args) const = 0;
   virtual void group_rows(Stream& stream, const GroupRowsArgs& args) const = 0;
   virtual std::size_t group_rows_scratch_bytes(std::int64_t num_rows,
                                                std::int64_t num_local_experts) const = 0;

@@ -29,6 +29,7 @@ class CpuOps final : public Ops {
   std::size_t assign_rows_scratch_bytes(std::int64_t num_tokens, std::int64_t top_k,
                                         std::int32_t num_ranks) const override;
   void pack_rows(Stream& stream, const PackRowsArgs& args) const override;
+  void dequantize_rows(Stream& stream, const DequantizeRowsArgs& args) const override;
   void group_rows(Stream& stream, const GroupRowsArgs& args) const override;
   std::size_t group_rows_scratch_bytes(std::int64_t num_rows, std::int64_t num_local_experts) const override;
   void weighted_sum(Stream& stream, const WeightedSumArgs& args) const override;

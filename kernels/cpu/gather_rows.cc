@@ -33,10 +33,14 @@ void copy_equal_rows(const RowCopy& args) {
 
 }  // namespace
 
-void copy_rows(const RowCopy& args) {
+void check_indices(const RowCopy& args) {
   for (std::int64_t row = 0; row < args.num_rows; ++row) {
     check_index(args.indices[row], args.input.dim(0), row, args.name);
   }
+}
+
+void copy_rows(const RowCopy& args) {
+  check_indices(args);
   const DType from = args.input.dtype();
   if (from == args.output_dtype) return copy_equal_rows(args);
   if (from == DType::kFloat32) {

@@ -21,4 +21,7 @@ struct RowCopy {
 
 void copy_rows(const RowCopy& args);
 
+/// Throws kInternal naming the first index that is out of range.
+void check_indices(const RowCopy& args);
+
 }  // namespace aurora::cpu

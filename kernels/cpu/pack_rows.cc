@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/float8_rows.h"
 #include "kernels/cpu/gather_rows.h"
 
 namespace aurora::cpu {
@@ -9,14 +10,15 @@ namespace {
 void pack_range(const PackRowsArgs& args, std::int64_t begin, std::int64_t end) {
   if (begin == end) return;
   std::byte* output = args.output + static_cast<std::size_t>(begin) * args.row_bytes;
-  copy_rows({.input = args.input,
-             .indices = args.indices.i32() + begin,
-             .num_rows = end - begin,
-             .width = args.input.dim(1),
-             .output_dtype = args.wire_dtype,
-             .output = output,
-             .output_row_bytes = static_cast<std::int64_t>(args.row_bytes),
-             .name = "pack_rows: indices"});
+  const RowCopy rows{.input = args.input,
+                     .indices = args.indices.i32() + begin,
+                     .num_rows = end - begin,
+                     .width = args.input.dim(1),
+                     .output_dtype = args.wire_dtype,
+                     .output = output,
+                     .output_row_bytes = static_cast<std::int64_t>(args.row_bytes),
+                     .name = "pack_rows: indices"};
+  args.wire_dtype == DType::kFloat8E4M3 ? quantize_rows(rows) : copy_rows(rows);
   if (!args.headers.has_data()) return;
   const std::size_t header_bytes = static_cast<std::size_t>(args.headers.dim(1)) * sizeof(std::int32_t);
   const std::byte* header = args.headers.bytes() + static_cast<std::size_t>(begin) * header_bytes;

@@ -81,6 +81,13 @@ void for_each_tensor(PackRowsArgs& args, const Use& use) {
   args.output = output.bytes();
 }
 template <class Use>
+void for_each_tensor(DequantizeRowsArgs& args, const Use& use) {
+  auto* data = const_cast<std::byte*>(args.rows);
+  Tensor rows(data, DType::kBFloat16, {static_cast<std::int64_t>(args.row_bytes / 2) * args.output.dim(0)});
+  for (Tensor* tensor : {&rows, &args.output}) use(*tensor);
+  args.rows = rows.bytes();
+}
+template <class Use>
 void for_each_tensor(GroupRowsArgs& args, const Use& use) {
   const auto num_words = static_cast<std::int64_t>(args.row_bytes / 2) * args.num_rows;
   Tensor rows(const_cast<std::byte*>(args.rows), DType::kBFloat16, {num_words});
