@@ -44,9 +44,11 @@ std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig&
   // The CPU gathers inputs and keeps gate and up apart; a GPU needs the activations alone.
   const auto element = static_cast<std::int64_t>(dtype_bytes(options.dtype));
   const std::int64_t experts = pairs * (2 * config.hidden + 2 * config.expert_inner) * element;
+  const bool is_dequantized = terms.wire_dtype == DType::kFloat8E4M3;
+  const std::int64_t dequantized = is_dequantized ? received_rows * config.hidden * kWide : 0;
   // Deterministic runs return a row for each pair, others one for each row.
   const std::int64_t results = (pairs + tokens * config.top_k) * returned;
-  return gate + indices + shared + experts + (sent_rows + received_rows) * row + results;
+  return gate + indices + shared + experts + (sent_rows + received_rows) * row + dequantized + results;
 }
 
 std::string gibibytes(std::int64_t bytes) {

@@ -1,22 +1,24 @@
 // What a dispatched row and what comes back for it look like.
 //
 // A token is sent once to each rank that hosts at least one of its experts. Its row carries the hidden state
-// in the wire's dtype, followed by a header of top_k entries (expert, weight) of which those for that rank
+// in the wire's dtype (float8_e4m3 with its scales, kernels/float8.h), followed by a header of top_k entries (expert, weight) of which those for that rank
 // come first, in the order of the token's top-k. The experts' rank returns one row per received row: the
 // weighted sum of its share. With `ReturnMode::kPerPair` it returns one unweighted row per (token, expert)
 // pair instead, and the token's rank sums all pairs in top-k order: more bytes, but the same bits whatever
-// the placement.
+// the placement. Results are sums of several experts' outputs, on which eight bits would be felt: of a
+// float8_e4m3 wire they come back as bfloat16.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/dtype.h"
+#include "kernels/float8.h"
 #include "kernels/ops.h"
 
 namespace aurora {
 
-/// The bytes of one dispatched row: [hidden values in wire dtype][padding to 8][top_k RowEntry][padding to
+/// The bytes of one dispatched row: [hidden values in wire dtype, with scales][padding to 8][top_k RowEntry][padding to
 /// 16].
 class RowLayout {
  public:
@@ -24,11 +26,14 @@ class RowLayout {
       : hidden_(hidden),
         wire_dtype_(wire_dtype),
         top_k_(top_k),
-        header_offset_((static_cast<std::size_t>(hidden) * dtype_bytes(wire_dtype) + 7) / 8 * 8),
+        header_offset_((wire_bytes(hidden, wire_dtype) + 7) / 8 * 8),
         row_bytes_((header_offset_ + static_cast<std::size_t>(top_k) * sizeof(RowEntry) + 15) / 16 * 16) {}
 
   std::int64_t hidden() const { return hidden_; }
+  /// Of dispatched rows.
   DType wire_dtype() const { return wire_dtype_; }
+  /// Of returned rows.
+  DType return_dtype() const { return wire_dtype_ == DType::kFloat8E4M3 ? DType::kBFloat16 : wire_dtype_; }
   int top_k() const { return top_k_; }
   std::size_t header_offset() const { return header_offset_; }
   std::size_t row_bytes() const { return row_bytes_; }
@@ -38,7 +43,7 @@ class RowLayout {
   }
   /// Bytes of one returned row.
   std::size_t return_row_bytes() const {
-    return static_cast<std::size_t>(hidden_) * dtype_bytes(wire_dtype_);
+    return static_cast<std::size_t>(hidden_) * dtype_bytes(return_dtype());
   }
 
  private:

@@ -5,6 +5,7 @@ namespace aurora {
 ExpertSide::ExpertSide(const MoeContext& context)
     : context_(&context),
       received_space_(*context.backend),
+      dequantized_space_(*context.backend),
       grouping_scratch_(*context.backend),
       expert_offsets_space_(*context.backend),
       row_indices_space_(*context.backend),
@@ -55,6 +56,18 @@ void ExpertSide::submit_grouping(const ExpertWork& work) {
                                                  .term_weights = term_weights_});
 }
 
+/// The received rows as the experts read them, [received.rows, at least hidden].
+Tensor ExpertSide::submit_dequantization(const ExpertWork& work) {
+  const RowLayout& layout = context_->layout;
+  const std::int64_t num_rows = work.messages->received.rows;
+  if (layout.wire_dtype() != DType::kFloat8E4M3) {
+    return {received_, layout.wire_dtype(), {num_rows, layout.row_elements()}};
+  }
+  const Tensor rows = dequantized_space_.tensor(work.experts->dtype(), num_rows, layout.hidden());
+  context_->ops().dequantize_rows(*context_->stream, {received_, layout.row_bytes(), rows});
+  return rows;
+}
+
 void ExpertSide::submit_experts(const ExpertWork& work) {
   const RowCounts& received = work.messages->received;
   const MoeShape& shape = context_->shape;
@@ -62,8 +75,7 @@ void ExpertSide::submit_experts(const ExpertWork& work) {
   const std::size_t scratch_bytes =
       context_->ops().expert_ffn_scratch_bytes(received.pairs, shape.hidden, shape.expert_inner);
   context_->ops().expert_ffn(*context_->stream,
-                             {.input = Tensor(received_, context_->layout.wire_dtype(),
-                                              {received.rows, context_->layout.row_elements()}),
+                             {.input = submit_dequantization(work),
                               .row_indices = row_indices_,
                               .expert_offsets = expert_offsets_,
                               .experts = work.experts,
@@ -76,7 +88,7 @@ void ExpertSide::submit_results(const RowCounts& begin, const RowCounts& end, st
   const std::int64_t num_rows = end.rows - begin.rows;
   const std::int64_t num_pairs = end.pairs - begin.pairs;
   if (num_rows == 0) return;
-  const DType wire = context_->layout.wire_dtype();
+  const DType wire = context_->layout.return_dtype();
   if (context_->return_mode == ReturnMode::kPerPair) {
     const Tensor indices(term_indices_.i32() + begin.pairs, DType::kInt32, {num_pairs});
     context_->ops().gather_rows(

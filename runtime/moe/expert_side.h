@@ -34,6 +34,7 @@ class ExpertSide {
 
  private:
   void submit_grouping(const ExpertWork& work);
+  Tensor submit_dequantization(const ExpertWork& work);
   void submit_experts(const ExpertWork& work);
   void submit_results(const RowCounts& begin, const RowCounts& end, std::byte* destination);
 
@@ -43,7 +44,7 @@ class ExpertSide {
   Tensor expert_offsets_, row_indices_, term_offsets_, term_indices_, term_weights_;  // of GroupRowsArgs
   Tensor output_;                                                                     // [num_pairs, hidden]
 
-  Workspace received_space_, grouping_scratch_;
+  Workspace received_space_, dequantized_space_, grouping_scratch_;
   Workspace expert_offsets_space_, row_indices_space_, term_offsets_space_, term_indices_space_,
       term_weights_space_;
   Workspace ffn_scratch_, output_space_, results_space_;

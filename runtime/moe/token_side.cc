@@ -118,7 +118,7 @@ void TokenSide::submit_aggregation(const MessageLayout& messages, const Tensor& 
   const Tensor pair_weights(weights_.bytes(), DType::kFloat32, {weights_.num_elements()});
   context_->ops().weighted_sum(
       *context_->stream,
-      {.input = Tensor(returned_, context_->layout.wire_dtype(), {results, context_->shape.hidden}),
+      {.input = Tensor(returned_, context_->layout.return_dtype(), {results, context_->shape.hidden}),
        .offsets = term_offsets_,
        .indices = Tensor(term_indices_.bytes(), DType::kInt32, {results}),
        .weights = is_weighted ? pair_weights : Tensor{},

@@ -149,7 +149,7 @@ TEST(MessageLayout, LaysMessagesSideBySideAndOwnRowsFirst) {
 
 TEST(RowLayout, KeepsHeadersAlignedForOddWidths) {
   for (const std::int64_t hidden : {1, 3, 127, 128, 2049}) {
-    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat8E4M3}) {
       const RowLayout layout(hidden, dtype, 3);
       EXPECT_GE(layout.header_offset(), static_cast<std::size_t>(hidden) * dtype_bytes(dtype));
       EXPECT_EQ(layout.header_offset() % 8, 0U);
@@ -157,6 +157,15 @@ TEST(RowLayout, KeepsHeadersAlignedForOddWidths) {
       EXPECT_GE(layout.row_bytes(), layout.header_offset() + 3 * sizeof(RowEntry));
     }
   }
+}
+
+TEST(RowLayout, Float8HasAScaleFor128ColumnsAndComesBackAsBFloat16) {
+  const RowLayout layout(2049, DType::kFloat8E4M3, 3);
+  // 2049 numbers, 3 bytes of padding, 17 scales: 2120 bytes; three entries of 8 make 2144.
+  EXPECT_EQ(layout.header_offset(), 2120U);
+  EXPECT_EQ(layout.row_bytes(), 2144U);
+  EXPECT_EQ(layout.return_dtype(), DType::kBFloat16);
+  EXPECT_EQ(layout.return_row_bytes(), 2U * 2049U);
 }
 
 }  // namespace
