@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "runtime/dispatch/fabric_measurement.h"
 #include "runtime/dispatch/fabric_model.h"
 #include "runtime/plan_io/cluster_file.h"
+#include "runtime/plan_io/fabric_file.h"
 #include "runtime/plan_io/matrix_file.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/serialization.h"
@@ -80,32 +82,24 @@ std::vector<Subject> chosen_subjects(const AlltoallOptions& options, int num_gpu
   return subjects;
 }
 
-/// A policy of the table, or none for "auto", which chooses one by what the fabric costs.
-using Choice = std::optional<OrderPolicy>;
-constexpr const char* kAuto = "auto";
-
 /// "all" has "auto" in it when the ports are known.
-std::vector<Choice> chosen_policies(const std::vector<std::string>& names, bool knows_ports) {
-  std::vector<Choice> policies;
+std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names, bool knows_ports) {
+  std::vector<OrderPolicy> policies;
   if (names == std::vector<std::string>{"all"}) {
     policies.assign(all_order_policies().begin(), all_order_policies().end());
-    if (knows_ports) policies.push_back(std::nullopt);
+    if (knows_ports) policies.push_back(OrderPolicy::kAuto);
     return policies;
   }
   for (const std::string& name : names) {
-    if (name == kAuto && !knows_ports) {
-      throw Error(ErrorKind::kInvalidArgument, "--policy auto needs the ports: --cluster or --ports");
-    }
-    if (name == kAuto) {
-      policies.push_back(std::nullopt);
-      continue;
-    }
     const auto policy = parse_order_policy(name);
     if (!policy) {
-      std::vector<std::string> known{"all", kAuto};
-      for (const OrderPolicy each : all_order_policies()) known.emplace_back(order_policy_name(each));
+      std::vector<std::string> known = order_policy_names();
+      known.emplace_back("all");
       throw Error(ErrorKind::kInvalidArgument,
                   "--policy: unknown policy \"" + name + "\"" + suggest_name(name, known));
+    }
+    if (*policy == OrderPolicy::kAuto && !knows_ports) {
+      throw Error(ErrorKind::kInvalidArgument, "--policy auto needs the ports: --cluster or --ports");
     }
     policies.push_back(*policy);
   }
@@ -182,9 +176,10 @@ class RankBuffers {
 
 /// One policy on one matrix, as this rank sees it.
 struct Contender {
-  std::string policy;
+  OrderPolicy policy = OrderPolicy::kGroup;
   std::string chosen;  // by auto
   TransmissionOrder order;
+  double predicted_us = 0;
   double planning_us = 0;  // CPU time
   std::vector<double> us;  // of each repetition
   std::int64_t num_wrong = 0;
@@ -223,8 +218,9 @@ class AlltoallJob {
                               std::chrono::duration<double>(options_.timeout_seconds));
   }
   std::vector<Subject> agree_on_subjects();
-  void measure_fabric_if_wanted();
-  Contender plan(const Choice& policy, const TrafficMatrix& traffic) const;
+  void find_fabric_if_wanted();
+  void measure_fabric_of_job();
+  Contender plan(OrderPolicy policy, const TrafficMatrix& traffic) const;
   void measure(const Subject& subject, const RowVisitor& visit);
   void meet() { all_gather(transport_, {}, kControlTag, deadline(), "all ranks before an exchange"); }
   void repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers);
@@ -240,14 +236,14 @@ class AlltoallJob {
   std::unique_ptr<Stream> stream_;
   Exchange exchange_;
   std::vector<double> ports_;  // bytes per microsecond; empty: not known
-  std::vector<Choice> policies_;
+  std::vector<OrderPolicy> policies_;
   std::optional<FabricModel> fabric_;  // when auto is among the policies
   bool counts_network_;                // of the ranks that share a network, one counts
 };
 
 void AlltoallJob::run(const RowVisitor& visit) {
   const std::vector<Subject> subjects = agree_on_subjects();
-  measure_fabric_if_wanted();
+  find_fabric_if_wanted();
   for (const Subject& subject : subjects) measure(subject, visit);
 }
 
@@ -275,8 +271,25 @@ std::vector<Subject> AlltoallJob::agree_on_subjects() {
   return subjects;
 }
 
-void AlltoallJob::measure_fabric_if_wanted() {
-  if (std::ranges::find(policies_, Choice()) == policies_.end()) return;
+/// Files are read by every rank: one that lacks it fails and is heard.
+void AlltoallJob::find_fabric_if_wanted() {
+  if (std::ranges::find(policies_, OrderPolicy::kAuto) == policies_.end()) return;
+  std::vector<double> ports_gbps;
+  for (const double port : ports_) ports_gbps.push_back(port / kBytesPerUsOfGbps);
+  if (options_.fabric.empty()) {
+    measure_fabric_of_job();
+  } else {
+    const MeasuredFabric read = read_fabric_file(options_.fabric);
+    check_same_ports(read, ports_gbps, options_.fabric.string());
+    fabric_ = read.model;
+  }
+  if (options_.fabric_out.empty() || transport_.rank() != 0) return;
+  std::ofstream file(options_.fabric_out);
+  file << fabric_text({*fabric_, ports_gbps});
+  if (!file.flush()) throw Error(ErrorKind::kIo, "cannot write " + options_.fabric_out.string());
+}
+
+void AlltoallJob::measure_fabric_of_job() {
   const Elapsed elapsed = time_once([&] {
     fabric_ = measure_fabric({.transport = transport_,
                               .backend = backend_,
@@ -287,42 +300,49 @@ void AlltoallJob::measure_fabric_if_wanted() {
   });
   if (transport_.rank() != 0) return;
   std::fprintf(stderr, "fabric, measured in %.2f s:", elapsed.wall_us * 1e-6);
-  for (const auto& cost : fabric_->chain) {
+  for (const auto& cost : fabric_->messages) {
     std::fprintf(stderr, " a message of %.0f bytes in a chain +%.0f us;", cost.bytes, cost.extra_us);
   }
-  for (const auto& cost : fabric_->group) {
+  for (const auto& cost : fabric_->groups) {
     std::fprintf(stderr, " a group of %.0f peers %.0f us and %.2f times its fair-share time;", cost.peers,
                  cost.start_us, cost.stretch);
+  }
+  for (const auto& cost : fabric_->orders) {
+    std::fprintf(stderr, " %s x %.2f;", std::string(order_policy_name(cost.policy)).c_str(), cost.stretch);
   }
   std::fputc('\n', stderr);
 }
 
-Contender AlltoallJob::plan(const Choice& policy, const TrafficMatrix& traffic) const {
+Contender AlltoallJob::plan(OrderPolicy policy, const TrafficMatrix& traffic) const {
   constexpr int kNumPlans = 5;
   const OrderOptions order_options{
       .ports = ports_, .round_cost_us = options_.round_cost_us, .seed = options_.seed};
   Contender contender;
-  contender.policy = policy ? order_policy_name(*policy) : kAuto;
+  contender.policy = policy;
   std::vector<double> cpu_us;
   for (int index = 0; index < kNumPlans; ++index) {
     cpu_us.push_back(time_once([&] {
-                       if (policy) {
-                         contender.order = plan_order(*policy, traffic, order_options);
+                       if (policy != OrderPolicy::kAuto) {
+                         contender.order = plan_order(policy, traffic, order_options);
                          return;
                        }
                        ChosenOrder best = choose_order(traffic, order_options, *fabric_);
                        contender.order = std::move(best.order);
-                       contender.chosen = order_policy_name(best.policy);
+                       contender.predicted_us = best.predicted_us;
+                       contender.chosen = order_candidate_name(order_candidates()[best.candidate]);
                      }).cpu_us);
   }
   contender.planning_us = quantiles_of(cpu_us).median;
+  if (fabric_ && policy != OrderPolicy::kAuto) {
+    contender.predicted_us = predicted_policy_us(policy, contender.order, ports_, *fabric_);
+  }
   return contender;
 }
 
 void AlltoallJob::measure(const Subject& subject, const RowVisitor& visit) {
   RankBuffers buffers(backend_, *stream_, subject.traffic, transport_.rank());
   std::vector<Contender> contenders;
-  for (const Choice& policy : policies_) contenders.push_back(plan(policy, subject.traffic));
+  for (const OrderPolicy policy : policies_) contenders.push_back(plan(policy, subject.traffic));
   try {
     repeat_in_turns(contenders, buffers);
   } catch (const std::exception& failure) {
@@ -403,12 +423,13 @@ Outcome AlltoallJob::collect(const Contender& contender) {
 }
 
 Row AlltoallJob::row_of(const Subject& subject, const Contender& contender, const Outcome& outcome) const {
-  Row row("alltoall", std::string(transport_.name()) + " " + subject.name + " " + contender.policy);
+  Row row("alltoall", std::string(transport_.name()) + " " + subject.name + " " +
+                          std::string(order_policy_name(contender.policy)));
   const Quantiles us = quantiles_of(outcome.us);
   row.set("bytes", makespan_bound_bytes(subject.traffic));
   row.set("median", us.median).set("p10", us.p10).set("p90", us.p90);
   if (!ports_.empty()) add_bounds(subject.traffic, us.median, row);
-  if (fabric_) row.set("predicted", predicted_exchange_us(contender.order, ports_, *fabric_));
+  if (fabric_) row.set("predicted", contender.predicted_us);
   row.set("rounds", static_cast<std::int64_t>(num_rounds(contender.order)));
   row.set("planning", outcome.planning_us);
   if (contender.ticks.total > 0) {

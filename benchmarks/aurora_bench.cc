@@ -125,6 +125,8 @@ CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_
   command->add_option("--burst-bytes", options.burst_bytes, "that a shaped port lets pass at once")
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::NonNegativeNumber);
+  command->add_option("--fabric", options.fabric, "fabric file to predict by, instead of measuring");
+  command->add_option("--fabric-out", options.fabric_out, "write what was measured to this fabric file");
   command->add_option("--round-cost-us", options.round_cost_us, "start-up of a round, weighed by aurora")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

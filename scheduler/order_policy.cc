@@ -42,6 +42,8 @@ constexpr std::array kPolicies{
               [](const TrafficMatrix& traffic, const OrderOptions&) { return algorithm1_order(traffic); }},
 };
 
+constexpr std::string_view kAutoName = "auto";
+
 constexpr auto kPolicyList = [] {
   std::array<OrderPolicy, kPolicies.size()> list{};
   for (std::size_t index = 0; index < list.size(); ++index) list[index] = kPolicies[index].policy;
@@ -53,16 +55,20 @@ const PolicyRow& row_of(OrderPolicy policy) {
                                 [&](const PolicyRow& candidate) { return candidate.policy == policy; });
   if (row == kPolicies.end()) {
     throw std::invalid_argument("order policy " + std::to_string(static_cast<int>(policy)) +
-                                " is not in the table");
+                                " cannot be planned from traffic and ports alone; auto is chosen by what a "
+                                "fabric costs");
   }
   return *row;
 }
 
 }  // namespace
 
-std::string_view order_policy_name(OrderPolicy policy) { return row_of(policy).name; }
+std::string_view order_policy_name(OrderPolicy policy) {
+  return policy == OrderPolicy::kAuto ? kAutoName : row_of(policy).name;
+}
 
 std::optional<OrderPolicy> parse_order_policy(std::string_view name) {
+  if (name == kAutoName) return OrderPolicy::kAuto;
   for (const PolicyRow& row : kPolicies) {
     if (row.name == name) return row.policy;
   }
@@ -70,6 +76,13 @@ std::optional<OrderPolicy> parse_order_policy(std::string_view name) {
 }
 
 std::span<const OrderPolicy> all_order_policies() { return kPolicyList; }
+
+std::vector<std::string> order_policy_names() {
+  std::vector<std::string> names;
+  for (const PolicyRow& row : kPolicies) names.emplace_back(row.name);
+  names.emplace_back(kAutoName);
+  return names;
+}
 
 TransmissionOrder plan_order(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options) {
   OrderOptions complete = options;

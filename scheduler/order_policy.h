@@ -1,9 +1,10 @@
-// The one table of policy names, and the door to all of them: `plan_order`.
+// The one table of policy names, and the door to all that can be planned from traffic and ports: `plan_order`.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,8 @@ enum class OrderPolicy : std::uint8_t {
   kShortestFirst,  // "sjf"
   kRandom,         // "random" (RCS)
   kAlgorithm1,     // "algorithm1": the paper's greedy, read literally
+  kAuto,           // "auto": for each exchange the one of the above that the fabric that is there ends first.
+                   // What a fabric costs is measured where there is one: runtime/dispatch/fabric_model.h chooses
 };
 
 struct OrderOptions {
@@ -34,10 +37,13 @@ struct OrderOptions {
 
 std::string_view order_policy_name(OrderPolicy policy);
 std::optional<OrderPolicy> parse_order_policy(std::string_view name);
+/// What `plan_order` plans: all but auto.
 std::span<const OrderPolicy> all_order_policies();
+/// Every name, "auto" last.
+std::vector<std::string> order_policy_names();
 
 /// Deterministic: the same arguments give the same order on every rank and machine. Carries exactly
-/// `traffic`.
+/// `traffic`. Throws std::invalid_argument for kAuto.
 TransmissionOrder plan_order(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options);
 
 }  // namespace aurora

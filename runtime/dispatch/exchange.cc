@@ -1,5 +1,6 @@
 #include "runtime/dispatch/exchange.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace aurora {
@@ -64,18 +65,40 @@ void Exchange::fill_lanes(const std::vector<Batch>& rounds, Pacing pacing) {
   sends_ = {};
   receives_ = {};
   for (const Batch& round : rounds) {
-    // A batch of one side is a round's part or, without barriers, one message.
-    bool starts_send = true;
-    bool starts_receive = true;
-    for (const Message& message : round) {
-      const bool is_send = message.direction == Direction::kSend;
-      Lane& lane = is_send ? sends_ : receives_;
-      bool& starts_batch = is_send ? starts_send : starts_receive;
-      if (starts_batch) lane.batches.emplace_back();
-      lane.batches.back().push_back(message);
-      starts_batch = pacing == Pacing::kPorts;
+    Batch sides[2];  // receives, sends
+    for (const Message& message : round) sides[message.direction == Direction::kSend].push_back(message);
+    fill_lane(receives_, sides[0], pacing == Pacing::kRounds);
+    fill_lane(sends_, sides[1], pacing == Pacing::kRounds);
+  }
+}
+
+/// Appends one side's part of a round. `together`: several messages are one batch, a chunk of each in turns.
+void Exchange::fill_lane(Lane& lane, const Batch& messages, bool together) {
+  const auto chunk_of = [](const Message& message, std::size_t begin) {
+    Message chunk = message;
+    chunk.data += begin;
+    chunk.size_bytes = std::min(kChunkBytes, message.size_bytes - begin);
+    return chunk;
+  };
+  if (!together || messages.size() == 1) {
+    for (const Message& message : messages) {
+      for (std::size_t begin = 0; begin < message.size_bytes; begin += kChunkBytes) {
+        lane.batches.push_back({chunk_of(message, begin)});
+      }
+    }
+    return;
+  }
+  Batch batch;
+  bool has_more = true;
+  for (std::size_t begin = 0; has_more; begin += kChunkBytes) {
+    has_more = false;
+    for (const Message& message : messages) {
+      if (begin >= message.size_bytes) continue;
+      batch.push_back(chunk_of(message, begin));
+      has_more = true;
     }
   }
+  if (!batch.empty()) lane.batches.push_back(std::move(batch));
 }
 
 bool Exchange::advance_lane(Lane& lane, std::size_t most_under_way) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "kernels/error.h"
 #include "scheduler/makespan_bound.h"
@@ -39,7 +40,15 @@ TrafficMatrix combine_traffic(const CountMatrix& counts, std::size_t return_row_
 PlannedExchange plan_exchange(TrafficMatrix traffic, const ExchangePolicy& policy) {
   PlannedExchange planned;
   if (traffic.num_gpus() == 1) return {std::move(traffic), {}, 0};
-  planned.order = plan_order(policy.order, traffic, policy.options);
+  if (policy.order == OrderPolicy::kAuto) {
+    check(policy.fabric != nullptr, "auto is chosen by what a fabric costs");
+    ChosenOrder chosen = choose_order(traffic, policy.options, *policy.fabric);
+    planned.order = std::move(chosen.order);
+    planned.candidate = chosen.candidate;
+    planned.predicted_seconds = chosen.predicted_us * 1e-6;
+  } else {
+    planned.order = plan_order(policy.order, traffic, policy.options);
+  }
   planned.bound_seconds = makespan_bound_us(traffic, policy.options) * 1e-6;
   planned.traffic = std::move(traffic);
   return planned;

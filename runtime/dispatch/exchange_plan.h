@@ -2,10 +2,14 @@
 // each for itself, the same rounds of the dispatch and of the combine.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "runtime/dispatch/fabric_model.h"
 #include "scheduler/order_policy.h"
 #include "scheduler/traffic_matrix.h"
 #include "scheduler/transmission_order.h"
@@ -46,6 +50,7 @@ class CountMatrix {
 struct ExchangePolicy {
   OrderPolicy order = OrderPolicy::kAurora;
   OrderOptions options;
+  std::shared_ptr<const FabricModel> fabric = {};  // for kAuto; the same numbers on every rank
 };
 
 /// One exchange, planned.
@@ -53,6 +58,9 @@ struct PlannedExchange {
   TrafficMatrix traffic;  // bytes
   TransmissionOrder order;
   double bound_seconds = 0;  // makespan bound on the policy's ports
+  // With OrderPolicy::kAuto:
+  std::optional<std::size_t> candidate = {};  // that was chosen, among order_candidates()
+  double predicted_seconds = 0;
 };
 
 /// Bytes of the dispatch: rows(source, destination) * row_bytes.

@@ -6,27 +6,29 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "runtime/dispatch/exchange.h"
 #include "runtime/transport/wait.h"
 #include "scheduler/order_policy.h"
+#include "scheduler/random.h"
 
 namespace aurora {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kLargestMessageUs = 5000;
-// Large enough to show the bandwidth, small enough for buffers on any machine.
-constexpr Bytes kLeastLargeBytes = Bytes{64} << 10;
-constexpr Bytes kMostLargeBytes = Bytes{4} << 20;
+// What a port sends in this time shows what its bytes take, and is worth an order.
+constexpr double kPortUs = 30000;
+// Several times what is under way at once, and small enough for buffers on any machine.
+constexpr Bytes kLeastPortBytes = Bytes{1} << 19;
+constexpr Bytes kMostPortBytes = Bytes{1} << 24;
 constexpr Bytes kSmallBytes = 1 << 10;
 constexpr int kRepeats = 3;
-// A chain of middle messages has as many bytes as one of large ones, or what the network lets pass at once
-// would hide what they cost.
-constexpr int kMiddleInLarge = 8;
+constexpr int kOrderRepeats = 2;
+constexpr std::uint64_t kUnevenSeed = 1;
 
 /// `bytes` from every rank to each of the next `num_peers`.
 TrafficMatrix shifts(int num_ranks, int num_peers, Bytes bytes) {
@@ -34,6 +36,28 @@ TrafficMatrix shifts(int num_ranks, int num_peers, Bytes bytes) {
   for (int source = 0; source < num_ranks; ++source) {
     for (int shift = 1; shift <= num_peers; ++shift) {
       traffic.set(source, (source + shift) % num_ranks, bytes);
+    }
+  }
+  return traffic;
+}
+
+/// Fills all ports alike with `port_bytes`, by messages that differ: the sum of some permutations whose weights
+/// fall from one to a tenth. Not of one after the other shift, which would make rotation look good.
+TrafficMatrix uneven_traffic(int num_ranks, Bytes port_bytes) {
+  Random random(kUnevenSeed);
+  std::vector<int> order(static_cast<std::size_t>(num_ranks));
+  std::iota(order.begin(), order.end(), 0);
+  const int num_permutations = 2 * num_ranks;
+  TrafficMatrix traffic(num_ranks);
+  double weights = 0;
+  for (int index = 0; index < num_permutations; ++index) weights += 1.0 / (1 + index);
+  for (int index = 0; index < num_permutations; ++index) {
+    // A cycle through all ranks, so that nobody sends to itself.
+    random.shuffle(order);
+    const auto bytes = static_cast<Bytes>(static_cast<double>(port_bytes) / (1 + index) / weights);
+    for (std::size_t at = 0; at < order.size(); ++at) {
+      const int destination = order[(at + 1) % order.size()];
+      traffic.set(order[at], destination, traffic.at(order[at], destination) + bytes);
     }
   }
   return traffic;
@@ -48,12 +72,12 @@ class Stopwatch {
         send_(probe.backend.allocate(static_cast<std::size_t>(most_bytes), MemorySpace::kDevice)),
         receive_(probe.backend.allocate(static_cast<std::size_t>(most_bytes), MemorySpace::kDevice)) {}
 
-  /// Of the slowest rank, median; the same on all ranks.
-  double exchange_us(const TransmissionOrder& order, const TrafficMatrix& traffic) {
+  /// Of the slowest rank, median of `repeats`, of two the lesser; the same on all ranks.
+  double exchange_us(const TransmissionOrder& order, const TrafficMatrix& traffic, int repeats = kRepeats) {
     std::vector<double> times;
-    for (int repeat = 0; repeat < kRepeats; ++repeat) times.push_back(slowest_us(run_us(order, traffic)));
+    for (int repeat = 0; repeat < repeats; ++repeat) times.push_back(slowest_us(run_us(order, traffic)));
     std::ranges::sort(times);
-    return times[times.size() / 2];
+    return times[(times.size() - 1) / 2];
   }
 
  private:
@@ -105,46 +129,67 @@ class Stopwatch {
   Buffer send_, receive_;
 };
 
-/// Every rank sends `bytes` to each of the others in turn, `num_turns` times over.
-FabricModel::ChainCost measure_chain(const FabricProbe& probe, Stopwatch& stopwatch, Bytes bytes,
-                                     int num_turns) {
+/// What the model says as far as it is known.
+double ideal_us(const FabricProbe& probe, const TransmissionOrder& order, const FabricModel& fabric) {
+  return predicted_exchange_us(order, probe.ports, fabric);
+}
+
+/// Every rank sends `bytes` to each of the others in turn.
+FabricModel::MessageCost measure_messages(const FabricProbe& probe, Stopwatch& stopwatch,
+                                          const FabricModel& fabric, Bytes bytes) {
   const int num_peers = probe.transport.num_ranks() - 1;
-  const TransmissionOrder turn =
-      plan_order(OrderPolicy::kRotation, shifts(num_peers + 1, num_peers, bytes), {});
-  TransmissionOrder order;
-  for (int index = 0; index < num_turns; ++index) {
-    order.rounds.insert(order.rounds.end(), turn.rounds.begin(), turn.rounds.end());
-  }
-  const double ideal_us = predicted_exchange_us(order, probe.ports, {});
-  const double us = stopwatch.exchange_us(order, shifts(num_peers + 1, num_peers, bytes * num_turns));
-  return {static_cast<double>(bytes), std::max((us - ideal_us) / (num_peers * num_turns), 0.0)};
+  const TrafficMatrix traffic = shifts(num_peers + 1, num_peers, bytes);
+  const TransmissionOrder order = plan_order(OrderPolicy::kRotation, traffic, {});
+  const double extra_us = stopwatch.exchange_us(order, traffic) - ideal_us(probe, order, fabric);
+  return {static_cast<double>(bytes), std::max(extra_us / num_peers, 0.0)};
 }
 
 /// A line through the times of a group of small and one of large messages.
-FabricModel::GroupCost measure_group(const FabricProbe& probe, Stopwatch& stopwatch, int num_peers,
-                                     Bytes bytes_of_rank) {
-  std::array<double, 2> ideal_us{}, us{};
+FabricModel::GroupCost measure_group(const FabricProbe& probe, Stopwatch& stopwatch,
+                                     const FabricModel& fabric, int num_peers, Bytes port_bytes) {
+  std::array<double, 2> ideal{}, us{};
   for (const std::size_t is_large : {0, 1}) {
     const TrafficMatrix traffic = shifts(probe.transport.num_ranks(), num_peers,
-                                         is_large != 0 ? bytes_of_rank / num_peers : kSmallBytes);
+                                         is_large != 0 ? port_bytes / num_peers : kSmallBytes);
     const TransmissionOrder order = plan_order(OrderPolicy::kGroup, traffic, {});
-    ideal_us[is_large] = predicted_exchange_us(order, probe.ports, {});
+    ideal[is_large] = ideal_us(probe, order, fabric);
     us[is_large] = stopwatch.exchange_us(order, traffic);
   }
   // These groups fill all ports alike, so nothing takes less than fair sharing does.
-  const double stretch = std::max((us[1] - us[0]) / (ideal_us[1] - ideal_us[0]), 1.0);
-  return {static_cast<double>(num_peers), std::max(us[0] - stretch * ideal_us[0], 0.0), stretch};
+  const double stretch = std::max((us[1] - us[0]) / (ideal[1] - ideal[0]), 1.0);
+  return {static_cast<double>(num_peers), std::max(us[0] - stretch * ideal[0], 0.0), stretch};
 }
 
-FabricModel measure_with(const FabricProbe& probe, Stopwatch& stopwatch, Bytes large_bytes) {
+/// An uneven exchange under every policy, as they would be planned.
+std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Stopwatch& stopwatch,
+                                                   const FabricModel& fabric, Bytes port_bytes) {
+  const TrafficMatrix traffic = uneven_traffic(probe.transport.num_ranks(), port_bytes);
+  const OrderOptions options{.ports = {probe.ports.begin(), probe.ports.end()},
+                             .round_cost_us = fabric.message_extra_us(0)};
+  const double busyness = peer_busyness(traffic, probe.ports);
+  std::vector<FabricModel::OrderCost> costs;
+  for (const OrderPolicy policy : all_order_policies()) {
+    const TransmissionOrder order = plan_order(policy, traffic, options);
+    const double us = stopwatch.exchange_us(order, traffic, kOrderRepeats);
+    // As predictions apply it. Not below nothing, should the ports be faster than they are said to be.
+    const double stretch = 1 + (us / ideal_us(probe, order, fabric) - 1) / busyness;
+    costs.push_back({policy, std::max(stretch, 0.0)});
+  }
+  return costs;
+}
+
+// Each part is measured against what the parts before it explain.
+FabricModel measure_with(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_bytes) {
   const int num_peers = probe.transport.num_ranks() - 1;
   FabricModel fabric;
-  fabric.chain = {measure_chain(probe, stopwatch, kSmallBytes, 1),
-                  measure_chain(probe, stopwatch, large_bytes / kMiddleInLarge, kMiddleInLarge),
-                  measure_chain(probe, stopwatch, large_bytes, 1)};
-  if (num_peers > 2) fabric.group.push_back(measure_group(probe, stopwatch, 2, large_bytes * num_peers));
-  fabric.group.push_back(measure_group(probe, stopwatch, num_peers, large_bytes * num_peers));
-  return fabric;
+  fabric.execution = probe.transport.is_stream_ordered() ? Execution::kBatches : Execution::kLanes;
+  FabricModel measured = fabric;
+  measured.messages = {measure_messages(probe, stopwatch, fabric, kSmallBytes),
+                       measure_messages(probe, stopwatch, fabric, port_bytes / num_peers)};
+  if (num_peers > 2) measured.groups.push_back(measure_group(probe, stopwatch, fabric, 2, port_bytes));
+  measured.groups.push_back(measure_group(probe, stopwatch, fabric, num_peers, port_bytes));
+  measured.orders = measure_orders(probe, stopwatch, measured, port_bytes);
+  return measured;
 }
 
 }  // namespace
@@ -153,11 +198,11 @@ FabricModel measure_fabric(const FabricProbe& probe) {
   const int num_peers = probe.transport.num_ranks() - 1;
   if (num_peers < 1) return {};
   const double slowest_port = *std::ranges::min_element(probe.ports);
-  const Bytes large_bytes =
-      std::clamp(static_cast<Bytes>(kLargestMessageUs * slowest_port), kLeastLargeBytes, kMostLargeBytes);
-  Stopwatch stopwatch(probe, large_bytes * num_peers);
+  const Bytes port_bytes =
+      std::clamp(static_cast<Bytes>(kPortUs * slowest_port), kLeastPortBytes, kMostPortBytes);
+  Stopwatch stopwatch(probe, port_bytes + kSmallBytes * num_peers);
   try {
-    return measure_with(probe, stopwatch, large_bytes);
+    return measure_with(probe, stopwatch, port_bytes);
   } catch (const std::exception& failure) {
     probe.transport.abort(failure.what());  // before the memory of its messages goes
     throw;

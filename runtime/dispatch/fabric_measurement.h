@@ -1,9 +1,9 @@
 // Measures the constants of fabric_model.h on the fabric that is there, with exchanges as exchange.h runs
-// them: chains of messages of three sizes, and groups with two and with all peers.
+// them: chains of messages of two sizes, groups with two and with all peers, and an uneven exchange that fills
+// all ports under every policy.
 //
-// The largest message of a chain takes about 5 ms on the slowest port, so with eight ranks all of it takes
-// half a second to a second there, and a few tens of milliseconds on fast ports. The first of three
-// repetitions may find connections cold: medians count.
+// The numbers of bytes follow the slowest port, so that with eight ranks all of it takes most of a second there,
+// and a few tens of milliseconds on fast ports. Each is repeated; medians count, or of two the lesser.
 #pragma once
 
 #include <cstdint>

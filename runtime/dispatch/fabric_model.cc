@@ -1,8 +1,11 @@
 #include "runtime/dispatch/fabric_model.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
+#include "runtime/dispatch/batch_recurrence.h"
+#include "runtime/dispatch/exchange_plan.h"
 #include "runtime/dispatch/lane_simulation.h"
 #include "scheduler/fair_sharing.h"
 #include "scheduler/makespan_bound.h"
@@ -11,8 +14,8 @@
 namespace aurora {
 namespace {
 
-// Planning and predicting all policies takes 0.2 to 2.5 ms of CPU time for eight GPUs, mostly 0.7: to win
-// less than this is not worth it.
+// Planning and predicting all candidates takes 0.5 to 2 ms of CPU time for eight GPUs: to win less than this
+// is not worth it.
 constexpr double kPlanningUs = 500;
 
 double interpolate(double x, double x0, double x1, double y0, double y1) {
@@ -29,31 +32,20 @@ std::pair<const Entry*, const Entry*> neighbours(const std::vector<Entry>& entri
   return {&*above - 1, &*above};
 }
 
-double chain_us(std::span<const Transfer> starts, std::span<const double> ports, const FabricModel& fabric) {
-  return overlapped_makespan_us(starts, ports, [&](double bytes) { return fabric.chain_extra_us(bytes); });
+TrafficMatrix traffic_of(const Round& round, std::size_t num_gpus) {
+  return carried_traffic({.rounds = {round}}, static_cast<int>(num_gpus));
 }
 
-}  // namespace
-
-double FabricModel::chain_extra_us(double bytes) const {
-  if (chain.empty()) return 0;
-  if (bytes > chain.back().bytes) return chain.back().extra_us * bytes / chain.back().bytes;
-  const auto [below, above] = neighbours(chain, &ChainCost::bytes, bytes);
-  if (below == above) return below->extra_us;
-  return interpolate(bytes, below->bytes, above->bytes, below->extra_us, above->extra_us);
+double group_us(const Round& round, int peers, std::span<const double> ports, const FabricModel& fabric) {
+  const FabricModel::GroupCost cost = fabric.group_cost(peers);
+  const double stretch = 1 + (cost.stretch - 1) * peer_busyness(traffic_of(round, ports.size()), ports);
+  return cost.start_us + stretch * fair_share_makespan_us(round.transfers, ports);
 }
 
-FabricModel::GroupCost FabricModel::group_cost(double peers) const {
-  if (group.empty()) return {.peers = peers};
-  const auto [below, above] = neighbours(group, &GroupCost::peers, peers);
-  if (below == above) return *below;
-  return {.peers = peers,
-          .start_us = interpolate(peers, below->peers, above->peers, below->start_us, above->start_us),
-          .stretch = interpolate(peers, below->peers, above->peers, below->stretch, above->stretch)};
-}
-
-double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
-                             const FabricModel& fabric) {
+/// Rounds of single messages overlap with their neighbours of that kind; before and after any other round
+/// everything ends.
+double lanes_us(const TransmissionOrder& order, std::span<const double> ports, const FabricModel& fabric) {
+  const auto extra_us = [&](double bytes) { return fabric.message_extra_us(bytes); };
   double us = 0;
   std::vector<Transfer> chain;
   for (const Round& round : order.rounds) {
@@ -62,32 +54,173 @@ double predicted_exchange_us(const TransmissionOrder& order, std::span<const dou
       chain.insert(chain.end(), round.transfers.begin(), round.transfers.end());
       continue;
     }
-    const FabricModel::GroupCost cost = fabric.group_cost(peers);
-    us += chain_us(chain, ports, fabric) + cost.start_us +
-          cost.stretch * fair_share_makespan_us(round.transfers, ports);
+    us += overlapped_makespan_us(chain, ports, extra_us) + group_us(round, peers, ports, fabric);
     chain.clear();
   }
-  return us + chain_us(chain, ports, fabric);
+  return us + overlapped_makespan_us(chain, ports, extra_us);
+}
+
+double batches_us(const TransmissionOrder& order, std::span<const double> ports, const FabricModel& fabric) {
+  BatchRecurrence ranks(ports);
+  for (const Round& round : order.rounds) {
+    const int peers = most_messages_of_a_side(round.transfers);
+    if (peers <= 1) {
+      ranks.add_messages(round.transfers, [&](double bytes) { return fabric.message_extra_us(bytes); });
+    } else {
+      ranks.add_group(round.transfers, group_us(round, peers, ports, fabric));
+    }
+  }
+  return ranks.makespan_us();
+}
+
+constexpr auto kCandidates = [] {
+  constexpr std::array kPolicies{OrderPolicy::kExact,        OrderPolicy::kAurora,
+                                 OrderPolicy::kRotation,     OrderPolicy::kLongestFirst,
+                                 OrderPolicy::kShortestFirst, OrderPolicy::kRandom,
+                                 OrderPolicy::kAlgorithm1};
+  // Without its barrier one group of everything is a list in no particular order.
+  static_assert(kNumOrderCandidates == 1 + 2 * kPolicies.size());
+  std::array<OrderCandidate, kNumOrderCandidates> candidates{OrderCandidate{OrderPolicy::kGroup, false}};
+  for (std::size_t index = 0; index < kPolicies.size(); ++index) {
+    candidates[1 + 2 * index] = {kPolicies[index], false};
+    candidates[2 + 2 * index] = {kPolicies[index], true};
+  }
+  return candidates;
+}();
+
+/// Choosing among candidates, all planned with the same options.
+class Choice {
+ public:
+  Choice(const TrafficMatrix& traffic, const OrderOptions& options, const FabricModel& fabric)
+      : traffic_(traffic), options_(options), fabric_(fabric), busyness_(peer_busyness(traffic, options.ports)) {
+    best_.order = plan_order(OrderPolicy::kGroup, traffic, options);
+    best_.predicted_us = predicted_us(OrderPolicy::kGroup, best_.order);
+  }
+
+  bool is_worth_planning() const {
+    return best_.predicted_us - makespan_bound_us(traffic_, options_) >= kPlanningUs;
+  }
+  /// `index` is of a candidate with barriers, the next that without.
+  void weigh_both(std::size_t index) {
+    const OrderPolicy policy = kCandidates[index].policy;
+    TransmissionOrder order = plan_order(policy, traffic_, options_);
+    if (order.pacing == Pacing::kRounds) weigh_without_barriers(index + 1, order);
+    take_if_better(index, std::move(order));
+  }
+  ChosenOrder take() { return std::move(best_); }
+
+ private:
+  double predicted_us(OrderPolicy policy, const TransmissionOrder& order) const {
+    return predicted_exchange_us(order, options_.ports, fabric_) *
+           (1 + (fabric_.order_stretch(policy) - 1) * busyness_);
+  }
+  void weigh_without_barriers(std::size_t index, const TransmissionOrder& rounds) {
+    TransmissionOrder ports = without_barriers(rounds);
+    // Lanes have no barriers between single messages: without merged neighbours nothing has changed.
+    const bool is_same = fabric_.execution == Execution::kLanes &&
+                         num_messages(ports) == num_messages(rounds) &&
+                         std::ranges::all_of(rounds.rounds, [](const Round& round) {
+                           return most_messages_of_a_side(round.transfers) <= 1;
+                         });
+    if (!is_same) take_if_better(index, std::move(ports));
+  }
+  static std::size_t num_messages(const TransmissionOrder& order) {
+    std::size_t count = 0;
+    for (const Round& round : order.rounds) count += round.transfers.size();
+    return count;
+  }
+  void take_if_better(std::size_t index, TransmissionOrder order) {
+    const double us = predicted_us(kCandidates[index].policy, order);
+    if (us < best_.predicted_us) best_ = {index, std::move(order), us};
+  }
+
+  const TrafficMatrix& traffic_;
+  const OrderOptions& options_;
+  const FabricModel& fabric_;
+  double busyness_;
+  ChosenOrder best_;
+};
+
+}  // namespace
+
+double FabricModel::message_extra_us(double bytes) const {
+  if (messages.empty()) return 0;
+  if (bytes > messages.back().bytes) return messages.back().extra_us * bytes / messages.back().bytes;
+  const auto [below, above] = neighbours(messages, &MessageCost::bytes, bytes);
+  if (below == above) return below->extra_us;
+  return interpolate(bytes, below->bytes, above->bytes, below->extra_us, above->extra_us);
+}
+
+FabricModel::GroupCost FabricModel::group_cost(double peers) const {
+  if (groups.empty()) return {.peers = peers};
+  const auto [below, above] = neighbours(groups, &GroupCost::peers, peers);
+  if (below == above) return *below;
+  return {.peers = peers,
+          .start_us = interpolate(peers, below->peers, above->peers, below->start_us, above->start_us),
+          .stretch = interpolate(peers, below->peers, above->peers, below->stretch, above->stretch)};
+}
+
+double FabricModel::order_stretch(OrderPolicy policy) const {
+  const auto cost = std::ranges::find(orders, policy, &OrderCost::policy);
+  return cost == orders.end() ? 1 : cost->stretch;
+}
+
+double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
+                             const FabricModel& fabric) {
+  if (fabric.execution == Execution::kLanes) return lanes_us(order, ports, fabric);
+  return batches_us(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, ports, fabric);
+}
+
+double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, std::span<const double> ports,
+                           const FabricModel& fabric) {
+  const TrafficMatrix traffic = carried_traffic(order, static_cast<int>(ports.size()));
+  return predicted_exchange_us(order, ports, fabric) *
+         (1 + (fabric.order_stretch(policy) - 1) * peer_busyness(traffic, ports));
+}
+
+double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports) {
+  const int num_gpus = traffic.num_gpus();
+  const auto us = [&](int gpu, bool sends) {
+    const Bytes bytes = sends ? traffic.row_sum(gpu) : traffic.column_sum(gpu);
+    return static_cast<double>(bytes) / ports[static_cast<std::size_t>(gpu)];
+  };
+  int busiest = 0;
+  bool sends = true;
+  for (int gpu = 0; gpu < num_gpus; ++gpu) {
+    for (const bool is_sending : {true, false}) {
+      if (us(gpu, is_sending) <= us(busiest, sends)) continue;
+      busiest = gpu;
+      sends = is_sending;
+    }
+  }
+  const double busiest_us = us(busiest, sends);
+  if (!(busiest_us > 0)) return 0;
+  double weighted = 0, total = 0;
+  for (int peer = 0; peer < num_gpus; ++peer) {
+    const auto bytes = static_cast<double>(sends ? traffic.at(busiest, peer) : traffic.at(peer, busiest));
+    weighted += bytes * us(peer, !sends) / busiest_us;
+    total += bytes;
+  }
+  return weighted / total;
+}
+
+std::span<const OrderCandidate, kNumOrderCandidates> order_candidates() { return kCandidates; }
+
+std::string order_candidate_name(const OrderCandidate& candidate) {
+  return std::string(order_policy_name(candidate.policy)) +
+         (candidate.without_barriers ? " without barriers" : "");
 }
 
 ChosenOrder choose_order(const TrafficMatrix& traffic, const OrderOptions& options,
                          const FabricModel& fabric) {
   OrderOptions complete = options;
   complete.ports = port_bandwidths(options, traffic.num_gpus());
-  complete.round_cost_us = fabric.chain_extra_us(0);
-  const auto planned_with = [&](OrderPolicy policy) {
-    ChosenOrder planned{policy, plan_order(policy, traffic, complete), 0};
-    planned.predicted_us = predicted_exchange_us(planned.order, complete.ports, fabric);
-    return planned;
-  };
-  ChosenOrder best = planned_with(OrderPolicy::kGroup);
-  if (best.predicted_us - makespan_bound_us(traffic, complete) < kPlanningUs) return best;
-  for (const OrderPolicy policy : all_order_policies()) {
-    if (policy == OrderPolicy::kGroup) continue;
-    ChosenOrder planned = planned_with(policy);
-    if (planned.predicted_us < best.predicted_us) best = std::move(planned);
+  complete.round_cost_us = fabric.message_extra_us(0);
+  Choice choice(traffic, complete, fabric);
+  if (choice.is_worth_planning()) {
+    for (std::size_t index = 1; index < kCandidates.size(); index += 2) choice.weigh_both(index);
   }
-  return best;
+  return choice.take();
 }
 
 }  // namespace aurora

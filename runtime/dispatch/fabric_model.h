@@ -1,15 +1,22 @@
-// What an exchange takes on the fabric that is there, and the order to choose by it.
+// What an exchange takes on the fabric that is there, and the order to choose by it: policy auto.
 //
 // The planner's model (fair_sharing.h, port_order.h) is exact about ports and knows of the rest one start-up
-// cost. A fabric adds two things, which are measured (fabric_measurement.h): what a message costs beyond its
-// bytes when a rank sends one after the other, by size; and how much longer than fair sharing says a group
-// takes in which a port serves several peers at once (queues that overflow, resent packets), by the number of
-// peers.
+// cost. A fabric adds three things, which are measured (fabric_measurement.h): what a message costs beyond its
+// bytes when a rank sends one after the other, by size; how much longer than fair sharing says a group takes in
+// which a port serves several peers at once (queues that overflow, resent packets), by the number of peers;
+// and by which factor the orders of a policy take longer than all that explains where all ports are busy.
+// The last two count in proportion to how busy the peers of the busiest port are: where it is the only busy
+// one it is never kept waiting, whatever the order.
+//
+// How exchange.h executes an order decides what it takes, so the model has both ways.
 //
 // Every rank must hold the same numbers and ports: then all choose the same order.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "scheduler/order_policy.h"
@@ -18,11 +25,16 @@
 
 namespace aurora {
 
+enum class Execution : std::uint8_t {
+  kLanes,    // the host drives both sides of a port independently; neighbouring rounds overlap
+  kBatches,  // stream-ordered: a rank's part of a round begins when its part of the round before has ended
+};
+
 struct FabricModel {
   /// A message of a chain, in which a rank sends to one peer after the other and receives likewise:
   /// `extra_us` beyond its bytes at the slower port. Between entries by linear interpolation, above the last
   /// size in proportion to it.
-  struct ChainCost {
+  struct MessageCost {
     double bytes = 0;
     double extra_us = 0;
   };
@@ -33,27 +45,50 @@ struct FabricModel {
     double start_us = 0;
     double stretch = 1;
   };
-  std::vector<ChainCost> chain;  // by growing size; empty: messages cost their bytes only
-  std::vector<GroupCost> group;  // by growing number of peers; empty: groups take their fair-share time
+  /// Orders of a policy take `stretch` times what the rest explains. Policies without an entry: as explained.
+  struct OrderCost {
+    OrderPolicy policy = OrderPolicy::kGroup;
+    double stretch = 1;
+  };
+  Execution execution = Execution::kLanes;
+  std::vector<MessageCost> messages;  // by growing size; empty: messages cost their bytes only
+  std::vector<GroupCost> groups;      // by growing number of peers; empty: groups take their fair-share time
+  std::vector<OrderCost> orders;
 
-  double chain_extra_us(double bytes) const;
+  double message_extra_us(double bytes) const;
   GroupCost group_cost(double peers) const;
+  double order_stretch(OrderPolicy policy) const;
 };
 
-/// Microseconds, with ports in bytes per microsecond, one per GPU. Rounds in which every rank sends to one
-/// peer at most and receives from one overlap with their neighbours of that kind, as exchange.h executes
-/// them; before and after any other round everything ends.
+/// Microseconds, with ports in bytes per microsecond, one per GPU; `orders` is not counted.
 double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
                              const FabricModel& fabric);
+/// The same of an order that `policy` planned, `orders` counted.
+double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, std::span<const double> ports,
+                           const FabricModel& fabric);
+
+/// How busy, from 0 to 1, the peers of the busiest side of a port are compared with it, by the bytes that
+/// it has to exchange with them. 1 where all ports are equally busy.
+double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports);
+
+/// What auto chooses among: the orders of the table, and each without its barriers where it has some.
+struct OrderCandidate {
+  OrderPolicy policy = OrderPolicy::kGroup;
+  bool without_barriers = false;
+};
+inline constexpr std::size_t kNumOrderCandidates = 15;
+std::span<const OrderCandidate, kNumOrderCandidates> order_candidates();
+/// "rotation", "rotation without barriers".
+std::string order_candidate_name(const OrderCandidate& candidate);
 
 struct ChosenOrder {
-  OrderPolicy policy = OrderPolicy::kGroup;
+  std::size_t candidate = 0;  // index among order_candidates()
   TransmissionOrder order;
   double predicted_us = 0;
 };
 
-/// The policy of the table whose order is predicted to end first; of equals the first. When nothing could end
-/// more than the price of planning before the concurrent group, the group, and nothing else is planned.
+/// The candidate that is predicted to end first; of equals the first. When nothing could end more than the
+/// price of planning before the concurrent group, the group, and nothing else is planned.
 /// `options.ports` as in order_policy.h; `options.round_cost_us` is not used: the fabric's start-up is.
 ChosenOrder choose_order(const TrafficMatrix& traffic, const OrderOptions& options,
                          const FabricModel& fabric);

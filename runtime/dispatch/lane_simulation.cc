@@ -1,6 +1,7 @@
 #include "runtime/dispatch/lane_simulation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -18,13 +19,17 @@ struct Flow {
   double left = 0;  // bytes, and what its port could have sent in its extra time
   bool is_posted_by_source = false;
   bool is_posted_by_destination = false;
+
+  double chunks_left() const { return std::max(left / static_cast<double>(kChunkBytes), 1.0); }
 };
 
 /// One side of a port.
 struct Lane {
+  double most_before_next = 0;  // chunks under way with which the next message is posted
+  bool Flow::*is_posted = nullptr;
   std::vector<std::size_t> flows;  // in their order
-  std::size_t next = 0;
-  std::size_t under_way = 0;
+  std::size_t next = 0;            // first that is not posted
+  std::vector<std::size_t> under_way;
 };
 
 class Simulation {
@@ -34,14 +39,20 @@ class Simulation {
       : num_left_(starts.size()),
         filling_(ports),
         active_pairs_(static_cast<int>(ports.size())),
-        sends_(ports.size()),
-        receives_(ports.size()) {
+        lanes_(2 * ports.size()),
+        is_active_(starts.size()) {
+    for (std::size_t index = 0; index < lanes_.size(); ++index) {
+      const bool sends = index % 2 == 0;
+      lanes_[index].most_before_next =
+          static_cast<double>(sends ? kMostSendsUnderWay : kMostReceivesUnderWay) - 1;
+      lanes_[index].is_posted = sends ? &Flow::is_posted_by_source : &Flow::is_posted_by_destination;
+    }
     for (const Transfer& transfer : starts) {
       const auto source = static_cast<std::size_t>(transfer.source.value);
       const auto destination = static_cast<std::size_t>(transfer.destination.value);
       const auto bytes = static_cast<double>(transfer.bytes);
-      sends_[source].flows.push_back(flows_.size());
-      receives_[destination].flows.push_back(flows_.size());
+      sends_of(transfer.source.value).flows.push_back(flows_.size());
+      receives_of(transfer.destination.value).flows.push_back(flows_.size());
       flows_.push_back({transfer.source.value, transfer.destination.value,
                         bytes + extra_us(bytes) * std::min(ports[source], ports[destination])});
     }
@@ -49,32 +60,53 @@ class Simulation {
 
   double run() {
     double now_us = 0;
-    for (Lane& lane : sends_) post(lane, kMostSendsUnderWay, &Flow::is_posted_by_source);
-    for (Lane& lane : receives_) post(lane, kMostReceivesUnderWay, &Flow::is_posted_by_destination);
+    for (Lane& lane : lanes_) post(lane);
     while (num_left_ > 0) {
       start_posted();
       check(!active_.empty(), "the first message that has not ended is posted at both of its ends");
       filling_.fill(active_pairs_);
-      double step_us = time_left(active_.front());
-      for (const std::size_t flow : active_) step_us = std::min(step_us, time_left(flow));
+      const double step_us = time_to_next_event();
       now_us += step_us;
       advance(step_us);
+      for (Lane& lane : lanes_) post(lane);
     }
     return now_us;
   }
 
  private:
-  double time_left(std::size_t index) const {
-    const Flow& flow = flows_[index];
-    return flow.left / filling_.rate(flow.source, flow.destination);
+  double rate_of(const Flow& flow) const { return filling_.rate(flow.source, flow.destination); }
+
+  /// Until a flow ends, or a side has room for its next message.
+  double time_to_next_event() const {
+    double step_us = INFINITY;
+    for (const std::size_t index : active_) {
+      step_us = std::min(step_us, flows_[index].left / rate_of(flows_[index]));
+    }
+    for (const Lane& lane : lanes_) {
+      if (lane.next == lane.flows.size()) continue;
+      double chunks = 0, rate = 0;
+      for (const std::size_t index : lane.under_way) {
+        const Flow& flow = flows_[index];
+        chunks += flow.chunks_left();
+        if (is_active_[index]) rate += rate_of(flow) / static_cast<double>(kChunkBytes);
+      }
+      // Not less than what one byte takes, so that rounding cannot make endless steps.
+      const double least_us = 1 / (rate * static_cast<double>(kChunkBytes));
+      if (rate > 0) step_us = std::min(step_us, std::max((chunks - lane.most_before_next) / rate, least_us));
+    }
+    return step_us;
   }
 
-  void post(Lane& lane, std::size_t most_under_way, bool Flow::*is_posted) {
-    for (; lane.under_way < most_under_way && lane.next < lane.flows.size(); ++lane.next, ++lane.under_way) {
-      Flow& flow = flows_[lane.flows[lane.next]];
-      flow.*is_posted = true;
-      if (flow.is_posted_by_source && flow.is_posted_by_destination)
-        waiting_.push_back(lane.flows[lane.next]);
+  void post(Lane& lane) {
+    double chunks = 0;
+    for (const std::size_t index : lane.under_way) chunks += flows_[index].chunks_left();
+    for (; lane.next < lane.flows.size() && chunks <= lane.most_before_next + kRounding; ++lane.next) {
+      const std::size_t index = lane.flows[lane.next];
+      Flow& flow = flows_[index];
+      flow.*lane.is_posted = true;
+      lane.under_way.push_back(index);
+      chunks += flow.chunks_left();
+      if (flow.is_posted_by_source && flow.is_posted_by_destination) waiting_.push_back(index);
     }
   }
 
@@ -85,17 +117,17 @@ class Simulation {
       if (active_pairs_.contains(flow.source, flow.destination)) return false;
       active_pairs_.add(flow.source, flow.destination);
       active_.push_back(index);
+      is_active_[index] = true;
       return true;
     });
   }
 
   void advance(double step_us) {
-    // What would end within a billionth of the step ends with it, so that rounding leaves no crumbs.
-    constexpr double kRounding = 1e-9;
     ended_.clear();
     std::erase_if(active_, [&](std::size_t index) {
       Flow& flow = flows_[index];
-      const double sent = step_us * filling_.rate(flow.source, flow.destination);
+      const double sent = step_us * rate_of(flow);
+      // What would end within a billionth of the step ends with it, so that rounding leaves no crumbs.
       const bool has_ended = flow.left <= sent * (1 + kRounding);
       flow.left -= sent;
       if (has_ended) ended_.push_back(index);
@@ -103,23 +135,26 @@ class Simulation {
     });
     for (const std::size_t index : ended_) {
       const Flow& flow = flows_[index];
+      is_active_[index] = false;
       active_pairs_.remove(flow.source, flow.destination);
-      Lane& sends = sends_[static_cast<std::size_t>(flow.source)];
-      Lane& receives = receives_[static_cast<std::size_t>(flow.destination)];
-      --sends.under_way;
-      --receives.under_way;
+      std::erase(sends_of(flow.source).under_way, index);
+      std::erase(receives_of(flow.destination).under_way, index);
       --num_left_;
-      post(sends, kMostSendsUnderWay, &Flow::is_posted_by_source);
-      post(receives, kMostReceivesUnderWay, &Flow::is_posted_by_destination);
     }
   }
+
+  Lane& sends_of(int rank) { return lanes_[2 * static_cast<std::size_t>(rank)]; }
+  Lane& receives_of(int rank) { return lanes_[2 * static_cast<std::size_t>(rank) + 1]; }
+
+  static constexpr double kRounding = 1e-9;
 
   std::size_t num_left_;
   FairFilling filling_;
   PairSet active_pairs_;
-  std::vector<Lane> sends_, receives_;
+  std::vector<Lane> lanes_;  // [2 * rank] sends, then receives
   std::vector<Flow> flows_;
   std::vector<std::size_t> waiting_, active_, ended_;
+  std::vector<bool> is_active_;  // [flow]
 };
 
 }  // namespace

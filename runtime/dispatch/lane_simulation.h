@@ -1,10 +1,11 @@
-// What exchange.h does with an order in which every rank sends to one peer at a time: how long it takes when
-// some messages of each side are under way at once and share its port fairly.
+// What exchange.h does with an order in which every rank sends to one peer at a time, where the host drives
+// the transport: how long it takes when some chunks of each side are under way at once and share its port
+// fairly.
 //
-// A message is posted at its sender when fewer than kMostSendsUnderWay earlier ones of that side are under
-// way, at its receiver likewise; it flows while both have posted it, at the max-min fair rate
-// (fair_sharing.h) of all that flow. Messages of one pair flow one after the other. This is an event
-// simulation: O(F) fillings for F messages.
+// A message is posted at its sender when what is left of the earlier ones of that side is fewer than
+// kMostSendsUnderWay chunks, at its receiver likewise; it flows while both have posted it, at the max-min fair
+// rate (fair_sharing.h) of all that flow. Messages of one pair flow one after the other. Chunks are a fluid
+// here, so this is an event simulation of messages: O(F) fillings for F messages, whatever their sizes.
 #pragma once
 
 #include <functional>

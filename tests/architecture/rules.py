@@ -53,7 +53,9 @@ INTERNAL_INCLUDES = [
     ("runtime/dispatch/*", DISPATCH_UP),
     ("runtime/moe/*", MOE_UP),
     ("runtime/model/*", MODEL_UP),
-    ("runtime/plan_io/*", ["scheduler/*", "kernels/error.h", "runtime/plan_io/*"]),
+    # A fabric's costs are read from a file as plans are; their type depends on scheduler/ alone.
+    ("runtime/plan_io/*", ["scheduler/*", "kernels/error.h", "runtime/plan_io/*",
+                           "runtime/dispatch/fabric_model.h"]),
     ("runtime/request.h", ["kernels/error.h", "runtime/model/tokenizer.h"]),
     ("runtime/model_options.h", ["kernels/error.h", "kernels/dtype.h"]),
     ("runtime/serialization.*", ["kernels/error.h", "runtime/serialization.h"]),

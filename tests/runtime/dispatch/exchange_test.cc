@@ -163,16 +163,18 @@ class CountingTransport final : public Transport {
   std::array<int, 2> now_{}, most_{};
 };
 
-TEST(Exchange, HasAtMostTwoSendsAndThreeReceivesUnderWayWhenPacedByPorts) {
+TEST(Exchange, HasNoMoreChunksUnderWayThanItSaysWhenPacedByPorts) {
   std::cout << "seed 4712\n";
   std::mt19937 random(4712);
-  const TrafficMatrix traffic = random_traffic(6, random);
+  TrafficMatrix traffic = random_traffic(6, random);
+  traffic.set(0, 1, 20 * static_cast<Bytes>(kChunkBytes) + 7);
+  traffic.set(2, 0, 40 * static_cast<Bytes>(kChunkBytes));
   const TransmissionOrder ports = without_barriers(plan_order(OrderPolicy::kRotation, traffic, {}));
   test::run_ranks(6, [&](Transport& host) {
     CountingTransport transport(host);
     run_rank(transport, ports, traffic);
-    EXPECT_LE(transport.most_under_way()[0], 2);
-    EXPECT_LE(transport.most_under_way()[1], 3);
+    EXPECT_LE(transport.most_under_way()[0], static_cast<int>(kMostSendsUnderWay));
+    EXPECT_LE(transport.most_under_way()[1], static_cast<int>(kMostReceivesUnderWay));
   });
 }
 
@@ -197,37 +199,66 @@ class ScriptedTransport final : public Transport {
   std::set<std::uint64_t> ended;  // a batch's ticket is the number of messages posted up to its last
 };
 
-TEST(Exchange, NeighbouringRoundsOverlapAndAWaitingReceiveHoldsUpNoSend) {
-  const auto transfer = [](int source, int destination, Bytes bytes) {
-    return Transfer{GpuId{source}, GpuId{destination}, bytes};
-  };
-  TransmissionOrder order;
-  for (int round = 0; round < 4; ++round) {
-    const int peer = 1 + round % 2;
-    order.rounds.push_back({{transfer(peer, 0, 10 + round), transfer(0, 3 - peer, 20 + round)}});
-    order.rounds.push_back({{transfer(1, 2, 5)}});  // not this rank's business
-  }
+Transfer transfer(int source, int destination, Bytes bytes) {
+  return {GpuId{source}, GpuId{destination}, bytes};
+}
+
+constexpr auto kChunk = static_cast<Bytes>(kChunkBytes);
+
+/// Rank 0's exchange over a ScriptedTransport, with memory for messages of 25 chunks to and from each peer.
+struct ScriptedExchange {
+  static constexpr std::size_t kPeerBytes = 25 * kChunkBytes;
   ScriptedTransport transport;
-  const auto backend = create_backend("cpu", {});
-  const auto compute = backend->create_stream();
-  Exchange exchange(transport, *backend, *compute, 20);
-  const std::array<std::size_t, 3> sends{0, 0, 50}, receives{0, 0, 50};
-  std::vector<std::byte> memory(100);
-  exchange.start(order, {memory.data(), sends, memory.data(), receives});
-  EXPECT_EQ(transport.posted, (std::vector<std::string>{"from 1, 10", "from 2, 11", "from 1, 12",  //
-                                                        "to 2, 20", "to 1, 21"}));
-  transport.ended = {4};  // nothing has come yet
-  EXPECT_FALSE(exchange.advance());
-  EXPECT_EQ(transport.posted.back(), "to 2, 22");
-  transport.ended.insert(2);  // the later receive is no reason to wait for the earlier
-  EXPECT_FALSE(exchange.advance());
-  EXPECT_EQ(transport.posted.back(), "from 2, 13");
-  transport.ended.insert({1, 3, 5, 6, 7});
-  EXPECT_FALSE(exchange.advance());
-  EXPECT_EQ(transport.posted.back(), "to 1, 23");
-  EXPECT_EQ(transport.posted.size(), 8U);
-  transport.ended.insert(8);
-  EXPECT_TRUE(exchange.advance());
+  std::unique_ptr<Backend> backend = create_backend("cpu", {});
+  std::unique_ptr<Stream> compute = backend->create_stream();
+  Exchange exchange{transport, *backend, *compute, 20};
+  std::vector<std::byte> memory = std::vector<std::byte>(3 * kPeerBytes);
+  std::array<std::size_t, 3> offsets{0, kPeerBytes, 2 * kPeerBytes};
+
+  void start(const TransmissionOrder& order) {
+    exchange.start(order, {memory.data(), offsets, memory.data(), offsets});
+  }
+};
+
+TEST(Exchange, NeighbouringRoundsOverlapAndAWaitingReceiveHoldsUpNoSend) {
+  TransmissionOrder order;
+  // Sends: four chunks, one, then three; a receive of 24 chunks before one of one.
+  order.rounds.push_back({{transfer(1, 0, 24 * kChunk), transfer(0, 2, 3 * kChunk + 20)}});
+  order.rounds.push_back({{transfer(1, 2, 5)}});  // not this rank's business
+  order.rounds.push_back({{transfer(2, 0, 11), transfer(0, 1, 21)}});
+  order.rounds.push_back({{transfer(0, 2, 2 * kChunk + 22)}});
+  ScriptedExchange scripted;
+  scripted.start(order);
+  std::vector<std::string>& posted = scripted.transport.posted;
+  const std::string chunk = std::to_string(kChunk);
+  std::vector<std::string> expected(24, "from 1, " + chunk);
+  expected.insert(expected.end(), {"to 2, " + chunk, "to 2, " + chunk});
+  EXPECT_EQ(posted, expected);
+  scripted.transport.ended = {26};  // the second send: nothing has come yet, and the first has not ended
+  EXPECT_FALSE(scripted.exchange.advance());
+  expected.push_back("to 2, " + chunk);
+  scripted.transport.ended.insert(24);  // a later receive is no reason to wait for the earlier
+  EXPECT_FALSE(scripted.exchange.advance());
+  expected.push_back("from 2, 11");
+  EXPECT_EQ(posted, expected);
+  // The rest of this round, the next and the one after it, one for one that ends.
+  expected.insert(expected.end(), {"to 2, 20", "to 1, 21", "to 2, " + chunk, "to 2, " + chunk, "to 2, 22"});
+  for (const std::uint64_t ticket : {25, 27, 29, 30, 31}) {
+    scripted.transport.ended.insert(ticket);
+    EXPECT_FALSE(scripted.exchange.advance());
+  }
+  EXPECT_EQ(posted, expected);
+  for (std::uint64_t ticket = 1; ticket <= posted.size(); ++ticket) scripted.transport.ended.insert(ticket);
+  EXPECT_TRUE(scripted.exchange.advance());
+}
+
+TEST(Exchange, MessagesOfOneRoundAreUnderWayTogetherChunkByChunkInTurns) {
+  const TransmissionOrder order{.rounds = {{{transfer(0, 1, 2 * kChunk + 5), transfer(0, 2, kChunk)}}}};
+  ScriptedExchange scripted;
+  scripted.start(order);
+  const std::string chunk = std::to_string(kChunk);
+  EXPECT_EQ(scripted.transport.posted, (std::vector<std::string>{"to 1, " + chunk, "to 2, " + chunk,
+                                                                 "to 1, " + chunk, "to 1, 5"}));
 }
 
 TEST(OneToOneRounds, KeepEverySidesOrderAndNeedNoMoreRoundsThanTheList) {

@@ -4,11 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <vector>
 
 #include "kernels/backend_registry.h"
+#include "runtime/dispatch/exchange.h"
 #include "runtime/dispatch/fabric_measurement.h"
+#include "runtime/plan_io/fabric_file.h"
 #include "scheduler/makespan_bound.h"
+#include "scheduler/port_order.h"
+#include "tests/support/device_thread_transport.h"
 #include "tests/support/rank_threads.h"
 
 namespace aurora {
@@ -18,17 +23,18 @@ Transfer transfer(int source, int destination, Bytes bytes) {
   return {GpuId{source}, GpuId{destination}, bytes};
 }
 
-const FabricModel kFabric{.chain = {{1000, 10}, {3000, 30}}, .group = {{2, 100, 1.5}, {4, 300, 2.5}}};
+const FabricModel kFabric{
+    .messages = {{1000, 10}, {3000, 30}}, .groups = {{2, 100, 1.5}, {4, 300, 2.5}}, .orders = {}};
 
 TEST(FabricModel, CostsBetweenTwoMeasurementsLieOnTheirLine) {
-  EXPECT_EQ(kFabric.chain_extra_us(0), 10);
-  EXPECT_EQ(kFabric.chain_extra_us(1000), 10);
-  EXPECT_EQ(kFabric.chain_extra_us(2500), 25);
-  EXPECT_EQ(kFabric.chain_extra_us(6000), 60) << "in proportion above the last";
+  EXPECT_EQ(kFabric.message_extra_us(0), 10);
+  EXPECT_EQ(kFabric.message_extra_us(1000), 10);
+  EXPECT_EQ(kFabric.message_extra_us(2500), 25);
+  EXPECT_EQ(kFabric.message_extra_us(6000), 60) << "in proportion above the last";
   EXPECT_EQ(kFabric.group_cost(3).start_us, 200);
   EXPECT_EQ(kFabric.group_cost(3).stretch, 2);
   EXPECT_EQ(kFabric.group_cost(9).stretch, 2.5);
-  EXPECT_EQ(FabricModel{}.chain_extra_us(5000), 0);
+  EXPECT_EQ(FabricModel{}.message_extra_us(5000), 0);
   EXPECT_EQ(FabricModel{}.group_cost(5).stretch, 1);
 }
 
@@ -38,39 +44,65 @@ TEST(FabricModel, ALoneMessageTakesItsBytesAtTheSlowerPortAndItsExtraTime) {
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, kFabric), 1000 / 5.0 + 10);
 }
 
+constexpr auto kChunk = static_cast<Bytes>(kChunkBytes);
+
 TEST(FabricModel, NeighbouringRoundsOverlapAndShareTheirPorts) {
   const std::array<double, 4> ports{10, 10, 10, 10};
-  // In order: 0 -> 1 100 us, then 0 -> 2 300 us at ports of 10. Both are posted at once and share port 0:
-  // after 200 us 0 -> 1 has ended and 0 -> 2 has 2000 bytes left: 400 us. 3 -> 2 is posted too: port 2 gives
-  // it 5, too, all along, so it ends with its 1000 bytes after 200 us, like 0 -> 1.
+  // In order: 0 -> 1 100 us, then 0 -> 2 300 us at ports of 10. Both are a chunk, are posted at once and share
+  // port 0: after 200 us 0 -> 1 has ended and 0 -> 2 has 2000 bytes left: 400 us. 3 -> 2 is posted too: port 2
+  // gives it 5, too, all along, so it ends with its 1000 bytes after 200 us, like 0 -> 1.
   const TransmissionOrder order{
       .rounds = {{{transfer(0, 1, 1000), transfer(3, 2, 1000)}}, {{transfer(0, 2, 3000)}}}};
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, {}), 400);
 }
 
-TEST(FabricModel, AThirdSendWaitsForOneOfTheTwoBeforeIt) {
-  const std::array<double, 4> ports{10, 10, 1, 100};
-  // 0 -> 2 runs at 1 for 1000 us and 0 -> 1 at 9 for 100 us; only then 0 -> 3, at 9 too, for 100 us. With all
-  // three at once 0 -> 1 and 0 -> 3 would have 4.5 each. Last 0 -> 3 again: 700 us at 9, within the 1000 us
-  // of 0 -> 2.
-  const auto us_of = [&](Bytes last) {
-    const TransmissionOrder order{.rounds = {{{transfer(0, 2, 1000)}},
-                                             {{transfer(0, 1, 900)}},
-                                             {{transfer(0, 3, 900)}},
-                                             {{transfer(0, 3, last)}}}};
+TEST(FabricModel, ASendWaitsUntilFewEnoughChunksBeforeItAreLeft) {
+  // 0 -> 1 are eleven chunks, one a microsecond; port 0 could send ten times as much. 0 -> 3, as slow, is posted
+  // when one of the eleven is left, after ten microseconds.
+  const std::array<double, 4> ports{10.0 * kChunk, kChunk, 10.0 * kChunk, kChunk};
+  const auto us_of = [&](Bytes chunks) {
+    const TransmissionOrder order{.rounds = {{{transfer(0, 1, 11 * kChunk)}}, {{transfer(0, 3, chunks * kChunk)}}}};
     return predicted_exchange_us(order, ports, {});
   };
-  EXPECT_DOUBLE_EQ(us_of(6300), 1000);
-  // 800 us at 9, then the rest at 10.
-  EXPECT_DOUBLE_EQ(us_of(9000), 1000 + (9000 - 9 * 800) / 10.0);
+  EXPECT_NEAR(us_of(1), 11, 1e-6) << "beside the eleventh";
+  EXPECT_NEAR(us_of(20), 10 + 20, 1e-6);
 }
 
 TEST(FabricModel, AGroupTakesItsFairShareTimeStretchedAndFollowsWhatCameBefore) {
   const std::vector<double> ports(4, 10);
-  // Fair sharing: two messages of 1000 bytes leave port 0 in 200 us. Before it a chain of 110 us.
+  // Fair sharing: two messages of 1000 bytes leave port 0 in 200 us; its peers are half as busy, so half of
+  // the stretch counts. Before it a chain of 110 us.
   const TransmissionOrder order{
       .rounds = {{{transfer(3, 0, 1000)}}, {{transfer(0, 1, 1000), transfer(0, 2, 1000)}}}};
-  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, kFabric), 110 + 100 + 1.5 * 200);
+  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, kFabric), 110 + 100 + 1.25 * 200);
+}
+
+TEST(FabricModel, InBatchesARankWaitsForItsOwnPartOfTheRoundBeforeAlone) {
+  const std::vector<double> ports(4, 10);
+  FabricModel fabric;
+  fabric.execution = Execution::kBatches;
+  // 0 -> 1 ends after 100 us, 2 -> 3 after 300. 1 -> 0 follows the first, 3 -> 0 both.
+  TransmissionOrder order{.rounds = {{{transfer(0, 1, 1000), transfer(2, 3, 3000)}}, {{transfer(1, 0, 1000)}}}};
+  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 300);
+  order.rounds.push_back({{transfer(3, 0, 500)}});
+  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 300 + 50);
+  // A group of two peers that rank 0 comes to after 350 us.
+  fabric.groups = {{2, 40, 1}};
+  order.rounds.push_back({{transfer(0, 1, 1000), transfer(0, 2, 1000)}});
+  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 350 + 40 + 200);
+}
+
+TEST(FabricModel, PeersAreAsBusyAsTheirSharesOfTheBusiestPortsBytes) {
+  TrafficMatrix traffic(3);
+  EXPECT_EQ(peer_busyness(traffic, std::vector<double>(3, 1)), 0);
+  traffic.set(0, 1, 300);
+  traffic.set(0, 2, 100);
+  traffic.set(2, 1, 60);
+  // Port 0 sends 400; 3/4 of it to a receiver of 360, 1/4 to one of 100.
+  EXPECT_DOUBLE_EQ(peer_busyness(traffic, std::vector<double>(3, 1)), 0.75 * 0.9 + 0.25 * 0.25);
+  // With a port half as fast receiver 1 is the busiest, 720 us; 300 come from one of 400, 60 from one of 60.
+  EXPECT_DOUBLE_EQ(peer_busyness(traffic, std::vector<double>{1, 0.5, 1}),
+                   (300 * 400.0 + 60 * 60.0) / 720 / 360);
 }
 
 /// All ports equally full, messages of a row 1 to 4: the concurrent group's large messages end late.
@@ -82,24 +114,48 @@ TrafficMatrix uneven_traffic(Bytes unit) {
   return traffic;
 }
 
-TEST(ChooseOrder, NoOtherPolicyIsPredictedToEndSooner) {
-  OrderOptions options{.ports = std::vector<double>(5, 10)};
+/// Of `candidate`, planned as choose_order does.
+TransmissionOrder planned_order(const OrderCandidate& candidate, const TrafficMatrix& traffic,
+                                const OrderOptions& options) {
+  const TransmissionOrder order = plan_order(candidate.policy, traffic, options);
+  const bool drops = candidate.without_barriers && order.pacing == Pacing::kRounds;
+  return drops ? without_barriers(order) : order;
+}
+
+TEST(ChooseOrder, NoOtherCandidateIsPredictedToEndSooner) {
   const TrafficMatrix traffic = uneven_traffic(100000);
-  const ChosenOrder chosen = choose_order(traffic, options, kFabric);
-  EXPECT_EQ(carried_traffic(chosen.order, 5), traffic);
-  EXPECT_NE(chosen.policy, OrderPolicy::kGroup) << "a group of four peers takes 2.5 times its fair share";
-  options.round_cost_us = kFabric.chain_extra_us(0);
-  for (const OrderPolicy policy : all_order_policies()) {
-    EXPECT_LE(chosen.predicted_us,
-              predicted_exchange_us(plan_order(policy, traffic, options), options.ports, kFabric))
-        << order_policy_name(policy);
+  for (const Execution execution : {Execution::kLanes, Execution::kBatches}) {
+    FabricModel fabric = kFabric;
+    fabric.execution = execution;
+    fabric.orders = {{OrderPolicy::kExact, 1.3}, {OrderPolicy::kLongestFirst, 0.98}};
+    OrderOptions options{.ports = std::vector<double>(5, 10)};
+    const ChosenOrder chosen = choose_order(traffic, options, fabric);
+    const OrderCandidate& candidate = order_candidates()[chosen.candidate];
+    EXPECT_EQ(carried_traffic(chosen.order, 5), traffic);
+    EXPECT_NE(candidate.policy, OrderPolicy::kGroup) << "a group of four peers takes 2.5 times its fair share";
+    options.round_cost_us = fabric.message_extra_us(0);
+    EXPECT_EQ(chosen.order, planned_order(candidate, traffic, options));
+    for (const OrderCandidate& other : order_candidates()) {
+      EXPECT_LE(chosen.predicted_us, predicted_policy_us(other.policy, planned_order(other, traffic, options),
+                                                         options.ports, fabric))
+          << order_candidate_name(other);
+    }
   }
+}
+
+TEST(ChooseOrder, CountsHowMuchLongerAPolicysOrdersTake) {
+  const OrderOptions options{.ports = std::vector<double>(5, 10)};
+  const TrafficMatrix traffic = uneven_traffic(100000);
+  FabricModel fabric = kFabric;
+  const OrderPolicy first = order_candidates()[choose_order(traffic, options, fabric).candidate].policy;
+  fabric.orders = {{first, 3}};
+  EXPECT_NE(order_candidates()[choose_order(traffic, options, fabric).candidate].policy, first);
 }
 
 TEST(ChooseOrder, WhereMessagesOfAChainAreDearTheGroupIsLeft) {
   const OrderOptions options{.ports = std::vector<double>(5, 10)};
-  const FabricModel dear{.chain = {{1, 1e7}, {1e6, 1e7}}, .group = {{4, 0, 1.2}}};
-  EXPECT_EQ(choose_order(uneven_traffic(100000), options, dear).policy, OrderPolicy::kGroup);
+  const FabricModel dear{.messages = {{1, 1e7}, {1e6, 1e7}}, .groups = {{4, 0, 1.2}}, .orders = {}};
+  EXPECT_EQ(choose_order(uneven_traffic(100000), options, dear).candidate, 0U);
 }
 
 TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
@@ -116,20 +172,36 @@ TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
                         .control_tag = 21,
                         .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
   });
-  ASSERT_EQ(measured[0].chain.size(), 3U);
-  ASSERT_EQ(measured[0].group.size(), 2U);
-  for (const FabricModel& fabric : measured) {
-    for (std::size_t index = 0; index < fabric.chain.size(); ++index) {
-      EXPECT_EQ(fabric.chain[index].bytes, measured[0].chain[index].bytes);
-      EXPECT_EQ(fabric.chain[index].extra_us, measured[0].chain[index].extra_us);
-      EXPECT_GE(fabric.chain[index].extra_us, 0);
-    }
-    for (std::size_t index = 0; index < fabric.group.size(); ++index) {
-      EXPECT_EQ(fabric.group[index].start_us, measured[0].group[index].start_us);
-      EXPECT_EQ(fabric.group[index].stretch, measured[0].group[index].stretch);
-      EXPECT_GE(fabric.group[index].stretch, 1);
-    }
+  const auto text_of = [](const FabricModel& fabric) { return fabric_text({fabric, {}}); };
+  ASSERT_EQ(measured[0].messages.size(), 2U);
+  ASSERT_EQ(measured[0].groups.size(), 2U);
+  ASSERT_EQ(measured[0].orders.size(), all_order_policies().size());
+  for (const FabricModel& fabric : measured) EXPECT_EQ(text_of(fabric), text_of(measured[0]));
+  for (const auto& cost : measured[0].messages) EXPECT_GE(cost.extra_us, 0);
+  for (const auto& cost : measured[0].groups) {
+    EXPECT_GE(cost.start_us, 0);
+    EXPECT_GE(cost.stretch, 1);
   }
+  for (const auto& cost : measured[0].orders) EXPECT_TRUE(std::isfinite(cost.stretch) && cost.stretch >= 0);
+}
+
+TEST(MeasureFabric, KnowsHowTheTransportExecutesOrders) {
+  constexpr int kNumRanks = 3;
+  ThreadFabric device_fabric(kNumRanks);
+  test::run_ranks(kNumRanks, [&](Transport& host) {
+    test::DeviceThreadTransport transport(host, device_fabric);
+    const auto backend = create_backend("cpu", {.worker_streams = true});
+    const std::vector<double> ports(kNumRanks, 100);
+    const FabricModel measured =
+        measure_fabric({.transport = transport,
+                        .backend = *backend,
+                        .ports = ports,
+                        .exchange_tag = 20,
+                        .control_tag = 21,
+                        .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+    EXPECT_EQ(measured.execution, Execution::kBatches);
+    EXPECT_EQ(measured.orders.size(), all_order_policies().size());
+  });
 }
 
 }  // namespace
