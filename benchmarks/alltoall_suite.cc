@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "benchmarks/coded_payload.h"
+#include "benchmarks/hold_out.h"
 #include "benchmarks/machine_counters.h"
 #include "benchmarks/sampling.h"
 #include "benchmarks/traffic/named_traffic.h"
@@ -227,6 +228,8 @@ class AlltoallJob {
   void run_once(Contender& contender, RankBuffers& buffers);
   double exchange_us(const TransmissionOrder& order, const RankBuffers& buffers);
   Outcome collect(const Contender& contender);
+  static void add_hold_out(const std::vector<Contender>& contenders, const std::vector<Outcome>& outcomes,
+                           std::size_t chooser, Row& row);
   Row row_of(const Subject& subject, const Contender& contender, const Outcome& outcome) const;
   void add_bounds(const TrafficMatrix& traffic, double median_us, Row& row) const;
 
@@ -349,10 +352,30 @@ void AlltoallJob::measure(const Subject& subject, const RowVisitor& visit) {
     transport_.abort(failure.what());  // before the memory of its messages goes
     throw;
   }
-  for (const Contender& contender : contenders) {
-    const Outcome outcome = collect(contender);
-    if (transport_.rank() == 0) visit(row_of(subject, contender, outcome));
+  std::vector<Outcome> outcomes;
+  for (const Contender& contender : contenders) outcomes.push_back(collect(contender));
+  if (transport_.rank() != 0) return;
+  for (std::size_t index = 0; index < contenders.size(); ++index) {
+    Row row = row_of(subject, contenders[index], outcomes[index]);
+    if (contenders[index].policy == OrderPolicy::kAuto) add_hold_out(contenders, outcomes, index, row);
+    visit(row);
   }
+}
+
+/// Auto, at `chooser`, beside the best of the others.
+void AlltoallJob::add_hold_out(const std::vector<Contender>& contenders, const std::vector<Outcome>& outcomes,
+                               std::size_t chooser, Row& row) {
+  std::vector<std::vector<double>> times;
+  std::vector<OrderPolicy> policies;
+  for (std::size_t index = 0; index < contenders.size(); ++index) {
+    if (contenders[index].policy == OrderPolicy::kAuto) continue;
+    times.push_back(outcomes[index].us);
+    policies.push_back(contenders[index].policy);
+  }
+  if (times.empty() || outcomes[chooser].us.size() < 2) return;
+  const HoldOut result = compare_by_halves(outcomes[chooser].us, times);
+  row.set("best", std::string(order_policy_name(policies[result.best])));
+  row.set("of_best", result.ratio).set("of_best_low", result.low).set("of_best_high", result.high);
 }
 
 void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers) {

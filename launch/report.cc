@@ -39,6 +39,8 @@ Json stamp_json(const RunStamp& stamp) {
 Json model_json(const EngineReport::Model& model) {
   Json phases = Json::object();
   for (const auto& [phase, seconds] : model.phase_seconds) phases[phase] = seconds;
+  Json orders = Json::object();
+  for (const auto& [order, times] : model.orders) orders[order] = times;
   Json load = Json::array();
   for (std::size_t layer = 0; layer < model.expert_tokens.size(); ++layer) {
     load.push_back({{"moe_layer", layer},
@@ -58,9 +60,13 @@ Json model_json(const EngineReport::Model& model) {
            {{"count", model.num_exchanges},
             {"bytes", model.exchanged_bytes},
             {"bytes_without_deduplication", model.bytes_without_deduplication},
+            {"float8_saved_bytes", model.float8_saved_bytes},
             {"bound_seconds", model.bound_seconds},
             {"achieved_seconds", model.achieved_seconds},
-            {"achieved_over_bound", ratio(model.achieved_seconds, model.bound_seconds)}}},
+            {"achieved_over_bound", ratio(model.achieved_seconds, model.bound_seconds)},
+            {"predicted_seconds", model.predicted_seconds},
+            {"planning_seconds", model.planning_seconds},
+            {"orders", orders}}},
           {"expert_load", load}};
 }
 
@@ -88,6 +94,10 @@ std::string exchange_summary(const EngineReport::Model& model) {
     text += fmt::format(" ({:.2f}x less than copy by copy), {:.1f} ms, bound {:.1f} ms",
                         static_cast<double>(model.bytes_without_deduplication) / bytes,
                         model.achieved_seconds * 1e3, model.bound_seconds * 1e3);
+  }
+  if (!model.orders.empty()) {
+    text += fmt::format(", predicted {:.1f} ms", model.predicted_seconds * 1e3);
+    for (const auto& [order, times] : model.orders) text += fmt::format(", {}x {}", times, order);
   }
   double worst = 1;
   for (const auto& tokens : model.expert_tokens) worst = std::max(worst, hottest_over_mean(tokens));

@@ -27,7 +27,7 @@ ChoiceValue name_choice(std::string& value, std::vector<std::string> names) {
 
 ChoiceValue order_choice(OrderPolicy& order) {
   ChoiceValue choice;
-  for (const OrderPolicy policy : all_order_policies()) choice.names.emplace_back(order_policy_name(policy));
+  choice.names = order_policy_names();
   choice.get = [&order] { return std::string(order_policy_name(order)); };
   choice.set = [&order](const std::string& name) { order = *parse_order_policy(name); };
   return choice;
@@ -49,7 +49,8 @@ ChoiceValue schedule_choice(Schedule& schedule) {
 }
 
 ChoiceValue wire_dtype_choice(DType& dtype) {
-  return {{std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16))},
+  return {{std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16)),
+           std::string(dtype_name(DType::kFloat8E4M3))},
           [&dtype] { return std::string(dtype_name(dtype)); },
           [&dtype](const std::string& name) { dtype = *parse_dtype(name); }};
 }
@@ -62,6 +63,8 @@ std::vector<Field> planning_fields(ServeOptions& o) {
       {"plan", "read the deployment plan from this file instead of planning", &o.plan},
       {"plan_out", "write the deployment plan that is used to this file", &o.plan_out},
       {"order", "order of the transfers of an exchange", order_choice(o.order)},
+      {"fabric", "read what exchanges cost from this file instead of measuring it; used by order auto",
+       &o.fabric},
       {"round_cost_us", "start-up cost of one round of transfers, microseconds; used by order aurora",
        RealValue{&o.round_cost_us, 0, kMaxReal}},
       {"port_gbps", "bandwidth of one rank's port, Gbit/s in each direction",
@@ -69,7 +72,7 @@ std::vector<Field> planning_fields(ServeOptions& o) {
       {"cluster", "TOML file with the ports and speeds of the GPUs", &o.cluster},
       {"schedule", "run the models' steps one after the other or interleave their phases",
        schedule_choice(o.schedule)},
-      {"wire_dtype", "element type of exchanged tokens", wire_dtype_choice(o.wire_dtype)},
+      {"wire_dtype", "element type of exchanged tokens; results come back as bfloat16 with float8_e4m3", wire_dtype_choice(o.wire_dtype)},
       {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},
   };
 }
@@ -388,6 +391,7 @@ EngineOptions engine_options(const ServeOptions& options, const std::vector<Mode
   engine.plan_file = options.plan;
   engine.num_replicas = static_cast<int>(options.replicas);
   engine.order = options.order;
+  engine.fabric_file = options.fabric;
   engine.round_cost_us = options.round_cost_us;
   engine.port_gbps = options.port_gbps;
   engine.schedule = options.schedule;

@@ -27,6 +27,7 @@ struct ServeOptions {
   std::filesystem::path plan_out;
   std::int64_t replicas = EngineOptions{}.num_replicas;
   OrderPolicy order = EngineOptions{}.order;
+  std::filesystem::path fabric;
   double round_cost_us = EngineOptions{}.round_cost_us;
   double port_gbps = EngineOptions{}.port_gbps;
   std::filesystem::path cluster;

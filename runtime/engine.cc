@@ -12,12 +12,14 @@
 #include "runtime/executor/served_model.h"
 #include "runtime/executor/step_executor.h"
 #include "runtime/executor/trace.h"
+#include "runtime/fabric_agreement.h"
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/rank_memory.h"
 #include "runtime/request_assigner.h"
 #include "runtime/serialization.h"
 #include "runtime/transport/clock_offset.h"
 #include "runtime/transport/wait.h"
+#include "scheduler/makespan_bound.h"
 
 namespace aurora {
 namespace {
@@ -48,8 +50,13 @@ void check_options(const EngineOptions& options, const Backend& backend) {
              " is not computed by the " + std::string(backend.name()) + " backend; use float32");
     }
   }
-  if (options.wire_dtype != DType::kFloat32 && options.wire_dtype != DType::kBFloat16) {
-    refuse("wire dtype " + std::string(dtype_name(options.wire_dtype)) + " is neither float32 nor bfloat16");
+  if (options.wire_dtype == DType::kFloat16 || options.wire_dtype == DType::kInt32) {
+    refuse("wire dtype " + std::string(dtype_name(options.wire_dtype)) +
+           " is none of float32, bfloat16 and float8_e4m3");
+  }
+  if (!options.fabric_file.empty() && options.order != OrderPolicy::kAuto) {
+    refuse("fabric file " + options.fabric_file.string() + " is given, but order " +
+           std::string(order_policy_name(options.order)) + " does not choose by it; use order auto");
   }
   if (!(options.port_gbps > 0))
     refuse("port_gbps is " + std::to_string(options.port_gbps) + "; it must be positive");
@@ -72,7 +79,8 @@ struct Engine::State {
   void open_models();
   void make_plan();
   void check_memory();
-  void load_models();
+  ExchangePolicy agree_on_exchange_policy();
+  void load_models(const ExchangePolicy& policy);
 
   StepCommand next_command(RequestAssigner& assigner, Clock::time_point& last_command);
   StepCommand receive_command();
@@ -116,7 +124,8 @@ void Engine::State::start() {
   totals.resize(models.size());
   check_memory();
   if (options.check_only) return;
-  agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(); });
+  const ExchangePolicy policy = agree_on_exchange_policy();
+  agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(policy); });
   clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
 }
 
@@ -159,8 +168,17 @@ void Engine::State::check_memory() {
   });
 }
 
-void Engine::State::load_models() {
-  MoeSettings settings{.policy = exchange_policy_of(options, transport->num_ranks()),
+ExchangePolicy Engine::State::agree_on_exchange_policy() {
+  ExchangePolicy policy = exchange_policy_of(options, transport->num_ranks());
+  if (policy.order != OrderPolicy::kAuto) return policy;
+  policy.options.ports = port_bandwidths(policy.options, transport->num_ranks());
+  policy.fabric = std::make_shared<const FabricModel>(
+      agree_on_fabric({options, policy.options.ports, *transport, *backend}));
+  return policy;
+}
+
+void Engine::State::load_models(const ExchangePolicy& policy) {
+  MoeSettings settings{.policy = policy,
                        .wire_dtype = options.wire_dtype,
                        .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
                        .first_tag = kFirstExchangeTag,

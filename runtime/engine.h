@@ -29,6 +29,7 @@ struct EngineOptions {
   int num_replicas = 0;  // copies of hot experts beyond one of each, per model and layer; auto and eplb
   std::filesystem::path plan_file;  // read the placement from here instead
   OrderPolicy order = OrderPolicy::kAurora;
+  std::filesystem::path fabric_file;  // of order auto: what exchanges cost; empty: measured at start
   double round_cost_us = 10;
   double port_gbps = 10;
   Schedule schedule = Schedule::kColocated;
@@ -57,8 +58,13 @@ struct EngineReport {
     std::int64_t num_exchanges = 0;
     std::int64_t exchanged_bytes = 0;              // that left a rank
     std::int64_t bytes_without_deduplication = 0;  // had every (token, expert) pair travelled by itself
+    std::int64_t float8_saved_bytes = 0;           // that dispatches would have carried more in bfloat16
     double bound_seconds = 0;                      // sum of makespan bounds at port_gbps
     double achieved_seconds = 0;                   // sum of the slowest rank's times
+    double planning_seconds = 0;                   // sum of the slowest rank's times to choose and order
+    // With order auto: sum of what was predicted for the orders chosen, and how often each was.
+    double predicted_seconds = 0;
+    std::vector<std::pair<std::string, std::int64_t>> orders;
     std::vector<std::pair<std::string, double>> phase_seconds;  // by phase name, mean over ranks
     std::vector<std::vector<std::int64_t>> expert_tokens;       // [moe layer][expert]
   };

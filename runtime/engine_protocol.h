@@ -25,6 +25,8 @@ enum ControlTag : std::uint32_t {
   kReportTag,
   kClockTag,
   kMemoryTag,
+  kFabricTag,
+  kFabricExchangeTag,
   kFirstExchangeTag = 16,
 };
 

@@ -8,14 +8,24 @@ namespace aurora {
 
 void ModelTotals::add_step(const std::vector<StepReply>& replies, std::size_t model, int num_moe_layers) {
   double slowest = 0;
+  double slowest_planning = 0;
+  const ExchangeStatistics& first = replies.front().exchanges[model];
   for (const StepReply& reply : replies) {
     sent_bytes += reply.exchanges[model].sent_bytes;
     undeduplicated_bytes += reply.exchanges[model].undeduplicated_bytes;
+    float8_saved_bytes += reply.exchanges[model].float8_saved_bytes;
     slowest = std::max(slowest, reply.exchanges[model].seconds);
+    slowest_planning = std::max(slowest_planning, reply.exchanges[model].planning_seconds);
+    check(reply.exchanges[model].chosen == first.chosen, "all ranks choose the same orders");
   }
-  // The bound is computed from the global matrix and is the same on all ranks; 0 when the model was not
-  // stepped.
-  bound_seconds += replies.front().exchanges[model].bound_seconds;
+  // Bound and prediction are computed from the global matrix and are the same on all ranks; 0 when the model
+  // was not stepped.
+  bound_seconds += first.bound_seconds;
+  predicted_seconds += first.predicted_seconds;
+  for (std::size_t candidate = 0; candidate < chosen.size(); ++candidate) {
+    chosen[candidate] += first.chosen[candidate];
+  }
+  planning_seconds += slowest_planning;
   achieved_seconds += slowest;
   if (slowest > 0) {
     ++steps;
@@ -130,8 +140,16 @@ void build_report(GatheredRun& run, const ReportArgs& args) {
     model.num_exchanges = totals.num_exchanges;
     model.exchanged_bytes = totals.sent_bytes;
     model.bytes_without_deduplication = totals.undeduplicated_bytes;
+    model.float8_saved_bytes = totals.float8_saved_bytes;
     model.bound_seconds = totals.bound_seconds;
     model.achieved_seconds = totals.achieved_seconds;
+    model.planning_seconds = totals.planning_seconds;
+    model.predicted_seconds = totals.predicted_seconds;
+    for (std::size_t candidate = 0; candidate < totals.chosen.size(); ++candidate) {
+      if (totals.chosen[candidate] == 0) continue;
+      model.orders.emplace_back(order_candidate_name(order_candidates()[candidate]),
+                                totals.chosen[candidate]);
+    }
     model.phase_seconds = mean_phase_seconds(run.traces, index);
     std::int64_t num_pairs = 0;
     for (const auto& layer : model.expert_tokens) {

@@ -1,6 +1,7 @@
 // What a run came to: sums kept by rank 0 while serving, and what is gathered from all ranks at the end.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -21,8 +22,12 @@ struct ModelTotals {
   std::int64_t num_exchanges = 0;
   std::int64_t sent_bytes = 0;
   std::int64_t undeduplicated_bytes = 0;
+  std::int64_t float8_saved_bytes = 0;
   double bound_seconds = 0;
   double achieved_seconds = 0;  // per step the slowest rank's
+  double planning_seconds = 0;  // likewise
+  double predicted_seconds = 0;
+  std::array<std::int64_t, kNumOrderCandidates> chosen{};
 
   void add_step(const std::vector<StepReply>& replies, std::size_t model, int num_moe_layers);
 };

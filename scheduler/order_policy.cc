@@ -55,8 +55,7 @@ const PolicyRow& row_of(OrderPolicy policy) {
                                 [&](const PolicyRow& candidate) { return candidate.policy == policy; });
   if (row == kPolicies.end()) {
     throw std::invalid_argument("order policy " + std::to_string(static_cast<int>(policy)) +
-                                " cannot be planned from traffic and ports alone; auto is chosen by what a "
-                                "fabric costs");
+                                " is not in the table");
   }
   return *row;
 }
@@ -85,6 +84,10 @@ std::vector<std::string> order_policy_names() {
 }
 
 TransmissionOrder plan_order(OrderPolicy policy, const TrafficMatrix& traffic, const OrderOptions& options) {
+  if (policy == OrderPolicy::kAuto) {
+    throw std::invalid_argument(
+        "order auto is chosen by what a fabric costs; without one, plan by the name of an order");
+  }
   OrderOptions complete = options;
   complete.ports = port_bandwidths(options, traffic.num_gpus());
   if (!(options.round_cost_us >= 0) || options.max_rounds < 0) {

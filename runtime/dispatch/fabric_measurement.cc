@@ -21,13 +21,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // What a port sends in this time shows what its bytes take, and is worth an order.
-constexpr double kPortUs = 30000;
+constexpr double kPortUs = 20000;
 // Several times what is under way at once, and small enough for buffers on any machine.
 constexpr Bytes kLeastPortBytes = Bytes{1} << 19;
 constexpr Bytes kMostPortBytes = Bytes{1} << 24;
 constexpr Bytes kSmallBytes = 1 << 10;
 constexpr int kRepeats = 3;
-constexpr int kOrderRepeats = 2;
 constexpr std::uint64_t kUnevenSeed = 1;
 
 /// `bytes` from every rank to each of the next `num_peers`.
@@ -72,12 +71,24 @@ class Stopwatch {
         send_(probe.backend.allocate(static_cast<std::size_t>(most_bytes), MemorySpace::kDevice)),
         receive_(probe.backend.allocate(static_cast<std::size_t>(most_bytes), MemorySpace::kDevice)) {}
 
-  /// Of the slowest rank, median of `repeats`, of two the lesser; the same on all ranks.
-  double exchange_us(const TransmissionOrder& order, const TrafficMatrix& traffic, int repeats = kRepeats) {
-    std::vector<double> times;
-    for (int repeat = 0; repeat < repeats; ++repeat) times.push_back(slowest_us(run_us(order, traffic)));
-    std::ranges::sort(times);
-    return times[(times.size() - 1) / 2];
+  /// Of each order, of the slowest rank, median; the same on all ranks. The orders take turns, so that what
+  /// disturbs the network disturbs all of them.
+  std::vector<double> exchange_us(std::span<const TransmissionOrder> orders, const TrafficMatrix& traffic) {
+    std::vector<std::vector<double>> times(orders.size());
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {
+      for (std::size_t index = 0; index < orders.size(); ++index) {
+        times[index].push_back(slowest_us(run_us(orders[index], traffic)));
+      }
+    }
+    std::vector<double> medians;
+    for (std::vector<double>& us : times) {
+      std::ranges::sort(us);
+      medians.push_back(us[us.size() / 2]);
+    }
+    return medians;
+  }
+  double exchange_us(const TransmissionOrder& order, const TrafficMatrix& traffic) {
+    return exchange_us(std::span(&order, 1), traffic).front();
   }
 
  private:
@@ -166,14 +177,15 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
   const TrafficMatrix traffic = uneven_traffic(probe.transport.num_ranks(), port_bytes);
   const OrderOptions options{.ports = {probe.ports.begin(), probe.ports.end()},
                              .round_cost_us = fabric.message_extra_us(0)};
+  std::vector<TransmissionOrder> orders;
+  for (const OrderPolicy policy : all_order_policies()) orders.push_back(plan_order(policy, traffic, options));
+  const std::vector<double> us = stopwatch.exchange_us(orders, traffic);
   const double busyness = peer_busyness(traffic, probe.ports);
   std::vector<FabricModel::OrderCost> costs;
-  for (const OrderPolicy policy : all_order_policies()) {
-    const TransmissionOrder order = plan_order(policy, traffic, options);
-    const double us = stopwatch.exchange_us(order, traffic, kOrderRepeats);
+  for (std::size_t index = 0; index < orders.size(); ++index) {
     // As predictions apply it. Not below nothing, should the ports be faster than they are said to be.
-    const double stretch = 1 + (us / ideal_us(probe, order, fabric) - 1) / busyness;
-    costs.push_back({policy, std::max(stretch, 0.0)});
+    const double stretch = 1 + (us[index] / ideal_us(probe, orders[index], fabric) - 1) / busyness;
+    costs.push_back({all_order_policies()[index], std::max(stretch, 0.0)});
   }
   return costs;
 }

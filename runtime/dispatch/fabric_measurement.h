@@ -3,7 +3,7 @@
 // all ports under every policy.
 //
 // The numbers of bytes follow the slowest port, so that with eight ranks all of it takes most of a second there,
-// and a few tens of milliseconds on fast ports. Each is repeated; medians count, or of two the lesser.
+// and a few tens of milliseconds on fast ports. Each is repeated; medians count.
 #pragma once
 
 #include <cstdint>

@@ -17,6 +17,9 @@ namespace {
 // Planning and predicting all candidates takes 0.5 to 2 ms of CPU time for eight GPUs: to win less than this
 // is not worth it.
 constexpr double kPlanningUs = 500;
+// Predictions are no better than this: an order that promises less over the concurrent group is as likely to
+// lose, and takes planning.
+constexpr double kLeastGain = 0.03;
 
 double interpolate(double x, double x0, double x1, double y0, double y1) {
   return y0 + (y1 - y0) * (x - x0) / (x1 - x0);
@@ -95,10 +98,12 @@ class Choice {
       : traffic_(traffic), options_(options), fabric_(fabric), busyness_(peer_busyness(traffic, options.ports)) {
     best_.order = plan_order(OrderPolicy::kGroup, traffic, options);
     best_.predicted_us = predicted_us(OrderPolicy::kGroup, best_.order);
+    least_us_ = best_.predicted_us * (1 - kLeastGain);
   }
 
   bool is_worth_planning() const {
-    return best_.predicted_us - makespan_bound_us(traffic_, options_) >= kPlanningUs;
+    const double most_gain_us = best_.predicted_us - makespan_bound_us(traffic_, options_);
+    return most_gain_us >= std::max(kPlanningUs, kLeastGain * best_.predicted_us);
   }
   /// `index` is of a candidate with barriers, the next that without.
   void weigh_both(std::size_t index) {
@@ -131,7 +136,9 @@ class Choice {
   }
   void take_if_better(std::size_t index, TransmissionOrder order) {
     const double us = predicted_us(kCandidates[index].policy, order);
-    if (us < best_.predicted_us) best_ = {index, std::move(order), us};
+    if (us >= least_us_) return;
+    best_ = {index, std::move(order), us};
+    least_us_ = us;
   }
 
   const TrafficMatrix& traffic_;
@@ -139,6 +146,7 @@ class Choice {
   const FabricModel& fabric_;
   double busyness_;
   ChosenOrder best_;
+  double least_us_ = 0;  // what the next has to be below to be taken
 };
 
 }  // namespace

@@ -19,13 +19,12 @@ struct Flow {
   double left = 0;  // bytes, and what its port could have sent in its extra time
   bool is_posted_by_source = false;
   bool is_posted_by_destination = false;
-
-  double chunks_left() const { return std::max(left / static_cast<double>(kChunkBytes), 1.0); }
 };
 
 /// One side of a port.
 struct Lane {
   double most_before_next = 0;  // chunks under way with which the next message is posted
+  double held_bytes = 0;        // of each message, that do not count
   bool Flow::*is_posted = nullptr;
   std::vector<std::size_t> flows;  // in their order
   std::size_t next = 0;            // first that is not posted
@@ -45,6 +44,7 @@ class Simulation {
       const bool sends = index % 2 == 0;
       lanes_[index].most_before_next =
           static_cast<double>(sends ? kMostSendsUnderWay : kMostReceivesUnderWay) - 1;
+      lanes_[index].held_bytes = sends ? kHeldBytes : 0;
       lanes_[index].is_posted = sends ? &Flow::is_posted_by_source : &Flow::is_posted_by_destination;
     }
     for (const Transfer& transfer : starts) {
@@ -74,6 +74,23 @@ class Simulation {
   }
 
  private:
+  /// Of what `lane` has under way: chunks that count, and how many of them a microsecond ends.
+  struct UnderWay {
+    double chunks = 0;
+    double rate = 0;
+  };
+  UnderWay under_way(const Lane& lane) const {
+    UnderWay sum;
+    for (const std::size_t index : lane.under_way) {
+      const Flow& flow = flows_[index];
+      const double counted = flow.left - lane.held_bytes;
+      if (counted <= 0) continue;
+      sum.chunks += std::max(counted / static_cast<double>(kChunkBytes), 1.0);
+      if (is_active_[index]) sum.rate += rate_of(flow) / static_cast<double>(kChunkBytes);
+    }
+    return sum;
+  }
+
   double rate_of(const Flow& flow) const { return filling_.rate(flow.source, flow.destination); }
 
   /// Until a flow ends, or a side has room for its next message.
@@ -84,12 +101,7 @@ class Simulation {
     }
     for (const Lane& lane : lanes_) {
       if (lane.next == lane.flows.size()) continue;
-      double chunks = 0, rate = 0;
-      for (const std::size_t index : lane.under_way) {
-        const Flow& flow = flows_[index];
-        chunks += flow.chunks_left();
-        if (is_active_[index]) rate += rate_of(flow) / static_cast<double>(kChunkBytes);
-      }
+      const auto [chunks, rate] = under_way(lane);
       // Not less than what one byte takes, so that rounding cannot make endless steps.
       const double least_us = 1 / (rate * static_cast<double>(kChunkBytes));
       if (rate > 0) step_us = std::min(step_us, std::max((chunks - lane.most_before_next) / rate, least_us));
@@ -98,14 +110,12 @@ class Simulation {
   }
 
   void post(Lane& lane) {
-    double chunks = 0;
-    for (const std::size_t index : lane.under_way) chunks += flows_[index].chunks_left();
-    for (; lane.next < lane.flows.size() && chunks <= lane.most_before_next + kRounding; ++lane.next) {
+    for (; lane.next < lane.flows.size(); ++lane.next) {
+      if (under_way(lane).chunks > lane.most_before_next + kRounding) return;
       const std::size_t index = lane.flows[lane.next];
       Flow& flow = flows_[index];
       flow.*lane.is_posted = true;
       lane.under_way.push_back(index);
-      chunks += flow.chunks_left();
       if (flow.is_posted_by_source && flow.is_posted_by_destination) waiting_.push_back(index);
     }
   }

@@ -1,5 +1,6 @@
 #include "runtime/moe/moe_block.h"
 
+#include <chrono>
 #include <utility>
 
 namespace aurora {
@@ -111,18 +112,33 @@ bool MoeBlock::finish_counts(SubmissionOrder& order) {
   }
   if (!dispatch_.can_start() || !order.is_turn_of(settings_.model_index)) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kDispatch);
+  count_dispatch(messages_.sent.rows - messages_.own.rows, messages_.sent.pairs - messages_.own.pairs);
   const std::size_t row_bytes = context_.layout.row_bytes();
-  const std::int64_t pairs = messages_.sent.pairs - messages_.own.pairs;
-  statistics_.undeduplicated_bytes += pairs * static_cast<std::int64_t>(row_bytes);
-  start(dispatch_, plan_exchange(dispatch_traffic(count_matrix_, row_bytes), settings_.policy),
+  start(dispatch_, dispatch_traffic(count_matrix_, row_bytes),
         {tokens_.send_buffer(), messages_.send_offsets, received_, messages_.receive_offsets});
   order.advance();
   enter(Phase::kDispatch);
   return true;
 }
 
-void MoeBlock::start(Exchange& exchange, const PlannedExchange& planned, const ExchangeBuffers& buffers) {
+/// What this rank sends to others.
+void MoeBlock::count_dispatch(std::int64_t rows, std::int64_t pairs) {
+  const RowLayout& layout = context_.layout;
+  const auto row_bytes = static_cast<std::int64_t>(layout.row_bytes());
+  statistics_.undeduplicated_bytes += pairs * row_bytes;
+  if (layout.wire_dtype() != DType::kFloat8E4M3) return;
+  const RowLayout wider(layout.hidden(), DType::kBFloat16, layout.top_k());
+  statistics_.float8_saved_bytes += rows * (static_cast<std::int64_t>(wider.row_bytes()) - row_bytes);
+}
+
+void MoeBlock::start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBuffers& buffers) {
+  const auto begin = std::chrono::steady_clock::now();
+  const PlannedExchange planned = plan_exchange(std::move(traffic), settings_.policy);
+  statistics_.planning_seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   statistics_.bound_seconds += planned.bound_seconds;
+  statistics_.predicted_seconds += planned.predicted_seconds;
+  if (planned.candidate) ++statistics_.chosen[*planned.candidate];
   statistics_.sent_bytes += planned.traffic.row_sum(context_.self.rank);
   exchange.start(planned.order, buffers);
 }
@@ -145,6 +161,7 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
     experts_.submit({.table = table_,
                      .experts = &input_.experts->bank(input_.moe_layer),
                      .messages = &messages_,
+                     .compute_dtype = input_.normalized.dtype(),
                      .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
     combine_.mark_ready();
     is_submitted_ = true;
@@ -155,7 +172,7 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
   const std::size_t result_bytes = context_.layout.return_row_bytes();
   const std::int64_t pairs = messages_.received.pairs - messages_.own.pairs;
   statistics_.undeduplicated_bytes += pairs * static_cast<std::int64_t>(result_bytes);
-  start(combine_, plan_exchange(combine_traffic(count_matrix_, result_bytes, per_pair), settings_.policy),
+  start(combine_, combine_traffic(count_matrix_, result_bytes, per_pair),
         {experts_.results(), messages_.return_send_offsets, returned_, messages_.returned_offsets});
   order.advance();
   enter(Phase::kCombine);

@@ -15,6 +15,7 @@
 // Not its business: attention, which tokens there are, when a plan changes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -62,8 +63,13 @@ struct MoeInput {
 struct ExchangeStatistics {
   std::int64_t sent_bytes = 0;
   std::int64_t undeduplicated_bytes = 0;  // had each (token, expert) pair to another rank travelled by itself
+  std::int64_t float8_saved_bytes = 0;    // that dispatches would have carried more in bfloat16
   double seconds = 0;                     // as Exchange::take_seconds
   double bound_seconds = 0;
+  double planning_seconds = 0;  // to choose and order, host time
+  // With OrderPolicy::kAuto:
+  double predicted_seconds = 0;
+  std::array<std::int64_t, kNumOrderCandidates> chosen{};  // how often, by index among order_candidates()
 };
 
 class MoeBlock {
@@ -118,7 +124,8 @@ class MoeBlock {
   void enter(Phase phase);
   bool submit_packing();
   void use_counts();
-  void start(Exchange& exchange, const PlannedExchange& planned, const ExchangeBuffers& buffers);
+  void count_dispatch(std::int64_t rows, std::int64_t pairs);
+  void start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBuffers& buffers);
 
   MoeSettings settings_;
   MoeContext context_;

@@ -13,7 +13,7 @@ fail() {
 every_policy_delivers_every_word() {
   printf '0 70001 8\n9 0 300000\n1 2 0\n' > "$folder/uneven.txt"
   "$mpirun" -np 3 "$bench" alltoall --matrix "$folder/uneven.txt" --ports 1,1,2 --repeats 2 --json \
-    > "$folder/rows.jsonl" || fail "the suite failed or a word was wrong"
+    --fabric-out "$folder/fabric.json" > "$folder/rows.jsonl" || fail "the suite failed or a word was wrong"
   # By the definition of the bounds: rank 1 sends 300009 bytes at 125 bytes/us, to rank 2 no faster than that.
   python3 - "$folder/rows.jsonl" << 'PYTHON'
 import json, sys
@@ -25,6 +25,17 @@ for row in rows:
     assert row["wrong"] == 0 and row["bytes"] == 300009 and 0 < row["p10"] <= row["median"] <= row["p90"], row
     assert row["bound"] == row["one_to_one"] == 2400, row  # shown with four digits
     assert row["predicted"] > 0 and ("chosen" in row) == row["row"].endswith(" auto"), row
+    if "chosen" in row:
+        assert row["best"] in expected - {"auto"} and row["of_best_low"] <= row["of_best"] <= row["of_best_high"], row
+PYTHON
+  # By the costs that were written, auto chooses and predicts the same again.
+  "$mpirun" -np 3 "$bench" alltoall --matrix "$folder/uneven.txt" --ports 1,1,2 --repeats 1 --json --policy auto \
+    --fabric "$folder/fabric.json" > "$folder/again.jsonl" 2> "$folder/errors" || fail "$(cat "$folder/errors")"
+  python3 - "$folder/rows.jsonl" "$folder/again.jsonl" << 'PYTHON'
+import json, sys
+(first, again) = ([(row["chosen"], row["predicted"]) for row in map(json.loads, open(file)) if "chosen" in row]
+                  for file in sys.argv[1:])
+assert first == again and len(again) == 1, (first, again)
 PYTHON
 }
 

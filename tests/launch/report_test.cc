@@ -22,7 +22,11 @@ EngineReport example_report() {
   model.num_exchanges = 14;
   model.exchanged_bytes = 1 << 20;
   model.bytes_without_deduplication = 3 << 19;
+  model.float8_saved_bytes = 4096;
   model.bound_seconds = 0.5;
+  model.predicted_seconds = 0.7;
+  model.planning_seconds = 0.01;
+  model.orders = {{"group", 12}, {"exact without barriers", 2}};
   model.achieved_seconds = 0.75;
   model.phase_seconds = {{"gate", 0.25}, {"experts", 1.5}};
   model.expert_tokens = {{1, 2, 3, 2}, {0, 0, 0, 0}};
@@ -63,9 +67,14 @@ TEST(Report, TheJsonHasEveryNumberOfTheEnginesReport) {
   EXPECT_EQ(model.at("exchanges").at("count"), 14);
   EXPECT_EQ(model.at("exchanges").at("bytes"), 1 << 20);
   EXPECT_EQ(model.at("exchanges").at("bytes_without_deduplication"), 3 << 19);
+  EXPECT_EQ(model.at("exchanges").at("float8_saved_bytes"), 4096);
   EXPECT_EQ(model.at("exchanges").at("bound_seconds"), 0.5);
   EXPECT_EQ(model.at("exchanges").at("achieved_seconds"), 0.75);
   EXPECT_EQ(model.at("exchanges").at("achieved_over_bound"), 1.5);
+  EXPECT_EQ(model.at("exchanges").at("predicted_seconds"), 0.7);
+  EXPECT_EQ(model.at("exchanges").at("planning_seconds"), 0.01);
+  EXPECT_EQ(model.at("exchanges").at("orders"),
+            nlohmann::json({{"group", 12}, {"exact without barriers", 2}}));
   EXPECT_EQ(model.at("expert_load").at(0).at("tokens"), (std::vector<int>{1, 2, 3, 2}));
   EXPECT_EQ(model.at("expert_load").at(0).at("hottest_over_mean"), 1.5);
   EXPECT_EQ(model.at("expert_load").at(1).at("hottest_over_mean"), 1.0);
@@ -93,8 +102,8 @@ TEST(Report, TheSummarySaysTheSame) {
       lines[1],
       "m: 3 requests, 30 prompt + 20 generated tokens, 10.0 tokens/s, 7 steps, 1 failed, 2 preemptions");
   EXPECT_EQ(lines[2],
-            "m: 14 exchanges moved 1.00 MiB (1.50x less than copy by copy), 750.0 ms, bound 500.0 ms; "
-            "hottest expert "
+            "m: 14 exchanges moved 1.00 MiB (1.50x less than copy by copy), 750.0 ms, bound 500.0 ms, "
+            "predicted 700.0 ms, 12x group, 2x exact without barriers; hottest expert "
             "1.50x the mean of its layer");
   EXPECT_EQ(lines[3], "2 of 5 prompts failed; the first: line 3: no model is named \"x\"");
 }

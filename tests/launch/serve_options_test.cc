@@ -39,7 +39,9 @@ TEST(ServeOptions, EverySettingReachesTheEngine) {
   const CommandLine command = parsed({"--plan",
                                       "p.json",
                                       "--order",
-                                      "rotation",
+                                      "auto",
+                                      "--fabric",
+                                      "f.json",
                                       "--round-cost-us=2.5",
                                       "--port-gbps",
                                       "100",
@@ -48,7 +50,7 @@ TEST(ServeOptions, EverySettingReachesTheEngine) {
                                       "--schedule",
                                       "serial",
                                       "--wire-dtype",
-                                      "bfloat16",
+                                      "float8_e4m3",
                                       "--deterministic",
                                       "--timeout",
                                       "1.5",
@@ -60,12 +62,13 @@ TEST(ServeOptions, EverySettingReachesTheEngine) {
   const EngineOptions engine = engine_options(command.options, {});
   EXPECT_EQ(engine.placement, "file");
   EXPECT_EQ(engine.plan_file, "p.json");
-  EXPECT_EQ(engine.order, OrderPolicy::kRotation);
+  EXPECT_EQ(engine.order, OrderPolicy::kAuto);
+  EXPECT_EQ(engine.fabric_file, "f.json");
   EXPECT_EQ(engine.round_cost_us, 2.5);
   EXPECT_EQ(engine.port_gbps, 100);
   EXPECT_EQ(engine.cluster_file, "c.toml");
   EXPECT_EQ(engine.schedule, Schedule::kSerial);
-  EXPECT_EQ(engine.wire_dtype, DType::kBFloat16);
+  EXPECT_EQ(engine.wire_dtype, DType::kFloat8E4M3);
   EXPECT_TRUE(engine.deterministic);
   EXPECT_EQ(engine.timeout, std::chrono::milliseconds(1500));
   EXPECT_EQ(engine.record_routing, "r.json");

@@ -31,6 +31,10 @@ TEST(OrderPolicies, HaveNamesThatAreReadBack) {
   for (const OrderPolicy policy : all_order_policies()) {
     EXPECT_EQ(parse_order_policy(order_policy_name(policy)), policy);
   }
+  EXPECT_EQ(parse_order_policy("auto"), OrderPolicy::kAuto);
+  EXPECT_EQ(order_policy_name(OrderPolicy::kAuto), "auto");
+  EXPECT_EQ(order_policy_names().size(), 9u);
+  EXPECT_EQ(order_policy_names().back(), "auto");
   EXPECT_EQ(parse_order_policy("birkhoff"), std::nullopt);
 }
 
@@ -236,6 +240,7 @@ TEST(OrderOptions, RefuseBadPorts) {
   EXPECT_THROW(plan_order(OrderPolicy::kGroup, traffic, {.default_port = 0}), std::invalid_argument);
   EXPECT_THROW(plan_order(OrderPolicy::kGroup, traffic, {.round_cost_us = -1}), std::invalid_argument);
   EXPECT_THROW(plan_order(OrderPolicy::kGroup, traffic, {.max_rounds = -1}), std::invalid_argument);
+  EXPECT_THROW(plan_order(OrderPolicy::kAuto, traffic, {}), std::invalid_argument) << "it takes a fabric";
 }
 
 TEST(Baselines, AreWhatTheirNamesSay) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -60,6 +61,72 @@ TEST(Engine, AnswersTheReferencesUnderEveryOrderAndOnWorkerStreams) {
     SCOPED_TRACE(order_policy_name(order));
     expect_references(test::run_engine(options, 3, requests, 5, {.options = {.worker_streams = true}}),
                       expected);
+  }
+}
+
+TEST(Engine, ChoosesAnOrderForEveryExchangeByTheFabricThatItMeasured) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.order = OrderPolicy::kAuto;
+  const EngineRun run = test::run_engine(options, 3, requests);
+  expect_references(run, expected);
+  for (const EngineReport::Model& model : run.report.models) {
+    std::int64_t num_chosen = 0;
+    for (const auto& [order, times] : model.orders) num_chosen += times;
+    EXPECT_EQ(num_chosen, model.num_exchanges);
+    EXPECT_GT(model.predicted_seconds, 0);
+    EXPECT_GT(model.planning_seconds, 0);
+  }
+}
+
+/// Of a fabric on which a group of two peers ends late, and single messages cost nothing.
+TEST(Engine, ChoosesByTheFabricFileThatItIsGiven) {
+  const auto file = std::filesystem::temp_directory_path() / ("aurora-fabric-" + std::to_string(getpid()) + ".json");
+  std::ofstream(file) << R"({"version": 1, "execution": "lanes", "ports_gbps": [10, 10, 10],
+    "messages": [{"bytes": 1, "extra_us": 0}], "groups": [{"peers": 2, "start_us": 1e6, "stretch": 1}],
+    "orders": [{"order": "group", "stretch": 1}]})";
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.order = OrderPolicy::kAuto;
+  options.fabric_file = file;
+  const EngineRun run = test::run_engine(options, 3, requests);
+  expect_references(run, expected);
+  for (const EngineReport::Model& model : run.report.models) {
+    EXPECT_LT(model.predicted_seconds, 1) << "one group of two peers alone is predicted to take a second";
+    std::int64_t num_single = 0;
+    for (const auto& [order, times] : model.orders) num_single += order == "group" ? 0 : times;
+    EXPECT_GT(num_single, 0);
+  }
+  EXPECT_THROW(test::run_engine(options, 2, requests), Error) << "it was measured by three ranks";
+  options.order = OrderPolicy::kGroup;
+  EXPECT_THROW(test::run_engine(options, 3, requests), Error) << "a file that nothing is chosen by";
+  std::filesystem::remove(file);
+}
+
+TEST(Engine, AFloat8WireSavesBytesAndKeepsMostTokens) {
+  std::map<RequestId, ReferencePrompt> expected;
+  const auto requests = test::reference_requests(expected);
+  EngineOptions options = test::example_options();
+  options.wire_dtype = DType::kBFloat16;
+  const EngineRun wider = test::run_engine(options, 3, requests);
+  options.wire_dtype = DType::kFloat8E4M3;
+  const EngineRun run = test::run_engine(options, 3, requests);
+  double num_tokens = 0, num_same = 0;
+  for (const auto& [id, prompt] : expected) {
+    const std::vector<TokenId>& found = run.results.at(id).token_ids;
+    num_tokens += static_cast<double>(prompt.greedy_ids.size());
+    for (std::size_t i = 0; i < std::min(found.size(), prompt.greedy_ids.size()); ++i) {
+      num_same += found[i] == prompt.greedy_ids[i];
+    }
+  }
+  std::cout << "share of greedy tokens that agree, each answer going its own way: " << num_same / num_tokens << '\n';
+  EXPECT_GT(num_same / num_tokens, 0.5);
+  for (std::size_t model = 0; model < run.report.models.size(); ++model) {
+    EXPECT_GT(run.report.models[model].float8_saved_bytes, 0);
+    EXPECT_LT(run.report.models[model].exchanged_bytes, wider.report.models[model].exchanged_bytes);
+    EXPECT_EQ(wider.report.models[model].float8_saved_bytes, 0);
   }
 }
 
