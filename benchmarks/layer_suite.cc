@@ -87,7 +87,7 @@ class LayerSuite {
   void refuse_foreign_record(const std::vector<LayerShape>& shapes) const;
   LayerRouting routing_of(const LayerShape& shape, std::int64_t tokens) const;
   void measure(LayerInputs& inputs, std::int64_t tokens);
-  void measure_stages(RotatedLayer& layer, std::vector<TimedStage> stages, const std::string& name,
+  void measure_stages(RotatedLayer& layer, const std::vector<TimedStage>& stages, const std::string& name,
                       std::int64_t num_wrong);
   void tell_why_no_graph();
 
@@ -181,8 +181,8 @@ void LayerSuite::measure(LayerInputs& inputs, std::int64_t tokens) {
                  num_wrong);
 }
 
-void LayerSuite::measure_stages(RotatedLayer& layer, std::vector<TimedStage> stages, const std::string& name,
-                                std::int64_t num_wrong) {
+void LayerSuite::measure_stages(RotatedLayer& layer, const std::vector<TimedStage>& stages,
+                                const std::string& name, std::int64_t num_wrong) {
   for (const TimedStage& stage : stages) {
     layer.reserve(stage.bytes, options_.rotate_bytes, stage.with_weights);
     const Timing timing = layer.time(stage.submit);

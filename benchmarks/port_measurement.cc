@@ -54,13 +54,14 @@ class PortMeter {
     Bytes bytes = kFirstBytes;
     double us = exchange_us(rank, side, bytes);
     while (us < kLongEnoughUs && bytes < kMostBytes) us = exchange_us(rank, side, bytes *= kGrowth);
-    const double less_us = exchange_us(rank, side, bytes / kGrowth);
+    const Bytes fewer = bytes / kGrowth;
+    const double less_us = exchange_us(rank, side, fewer);
     if (!(us > less_us)) {
       throw Error(ErrorKind::kIo, "the port of rank " + std::to_string(rank) + ": " + std::to_string(bytes) +
                                       " bytes took " + std::to_string(us) + " us, a quarter of them " +
                                       std::to_string(less_us) + " us; measure again on a quieter network");
     }
-    return static_cast<double>(bytes - bytes / kGrowth) / (us - less_us);
+    return static_cast<double>(bytes - fewer) / (us - less_us);
   }
 
  private:
