@@ -4,7 +4,7 @@
 #include "benchmarks/calibrate_suite.h"
 #include "benchmarks/layer_suite.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): of CLI11
 class App;
 }
 
