@@ -26,7 +26,7 @@ void validate_counts(const std::vector<double>& counts, const ModelTraffic& mode
                       std::to_string(model.num_experts) + " experts");
   }
   double sum = 0;
-  bool is_whole = true;
+  bool is_whole = !model.is_mean;
   for (std::size_t expert = 0; expert < counts.size(); ++expert) {
     validate_number(counts[expert], where + ", expert " + std::to_string(expert), "the count");
     sum += counts[expert];

@@ -67,6 +67,7 @@ struct ModelTraffic {
   double dispatch_bytes_per_token = 0;
   double combine_bytes_per_token = 0;
   double expert_bytes = 0;  // weights of one expert
+  bool is_mean = false;     // of several steps: counts are not those of whole tokens
   // Times on a GPU of compute 1.0, microseconds; 0 when unknown.
   double attention_us = 0;  // per token
   double gate_us = 0;       // per token
