@@ -95,6 +95,13 @@ PlacementPolicy placement_policy_of(const EngineOptions& options) {
 
 }  // namespace
 
+PlanningInputs planning_inputs_of(const EngineOptions& options, const Models& models, int num_ranks) {
+  PlanningInputs inputs;
+  for (const auto& model : models) inputs.traffic.push_back(traffic_of(*model, options, num_ranks));
+  inputs.cluster = cluster_of(options, num_ranks);
+  return inputs;
+}
+
 DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& models, int num_ranks) {
   DeploymentPlan plan;
   if (!options.plan_file.empty()) {
@@ -103,10 +110,9 @@ DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& mo
     const PlacementPolicy policy = placement_policy_of(options);
     PlacementOptions placement_options;
     placement_options.num_replicas = options.num_replicas;
-    std::vector<ModelTraffic> traffic;
-    for (const auto& model : models) traffic.push_back(traffic_of(*model, options, num_ranks));
+    const PlanningInputs inputs = planning_inputs_of(options, models, num_ranks);
     try {
-      plan = plan_deployment(traffic, cluster_of(options, num_ranks), policy, placement_options);
+      plan = plan_deployment(inputs.traffic, inputs.cluster, policy, placement_options);
     } catch (const std::invalid_argument& error) {
       refuse(ErrorKind::kInvalidArgument, error.what());
     }

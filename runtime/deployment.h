@@ -8,6 +8,7 @@
 #include "runtime/dispatch/exchange_plan.h"
 #include "runtime/engine.h"
 #include "runtime/executor/served_model.h"
+#include "scheduler/cluster.h"
 #include "scheduler/plan.h"
 
 namespace aurora {
@@ -15,6 +16,14 @@ namespace aurora {
 /// Plans placement for all models together, or reads `options.plan_file`. Throws Error naming file, model or
 /// policy.
 DeploymentPlan plan_deployment_of(const EngineOptions& options,
+                                  const std::vector<std::unique_ptr<ServedModel>>& models, int num_ranks);
+
+/// What plans are made from: past traffic of each model, or uniform, and the cluster. Throws as above.
+struct PlanningInputs {
+  std::vector<ModelTraffic> traffic;
+  ClusterSpec cluster;
+};
+PlanningInputs planning_inputs_of(const EngineOptions& options,
                                   const std::vector<std::unique_ptr<ServedModel>>& models, int num_ranks);
 
 /// The order of exchanges and the network they are planned for.

@@ -9,12 +9,14 @@
 #include "runtime/deployment.h"
 #include "runtime/engine_protocol.h"
 #include "runtime/engine_report.h"
+#include "runtime/executor/expert_move.h"
 #include "runtime/executor/served_model.h"
 #include "runtime/executor/step_executor.h"
 #include "runtime/executor/trace.h"
 #include "runtime/fabric_agreement.h"
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/rank_memory.h"
+#include "runtime/replanner.h"
 #include "runtime/request_assigner.h"
 #include "runtime/serialization.h"
 #include "runtime/transport/clock_offset.h"
@@ -86,6 +88,9 @@ struct Engine::State {
   StepCommand receive_command();
   void distribute(const StepCommand& command);
   StepReply take_step(const StepCommand& command);
+  std::unique_ptr<Replanner> make_replanner() const;
+  void act_on(const MoveOrder& order, StepReply& reply);
+  TrafficWindow take_window();
   void collect(const StepReply& mine, RequestAssigner* assigner, Clock::time_point step_start);
   void serve(RequestFeed* feed);
 
@@ -94,6 +99,8 @@ struct Engine::State {
   Backend* backend;
   std::vector<std::unique_ptr<ServedModel>> models;
   DeploymentPlan plan;
+  std::unique_ptr<ExpertMove> move;      // to another plan, under way
+  std::unique_ptr<Replanner> replanner;  // rank 0, unless re-planning is off
   std::unique_ptr<TraceRecorder> trace;
   std::vector<std::unique_ptr<ModelStep>> steps;
   std::vector<ModelTotals> totals;  // rank 0, by model
@@ -127,6 +134,25 @@ void Engine::State::start() {
   const ExchangePolicy policy = agree_on_exchange_policy();
   agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(policy); });
   clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
+  if (options.replan.mode == ReplanMode::kOff) return;
+  agree(*transport, options.timeout, "preparing to re-plan", [&] {
+    for (const auto& model : models) model->record_windows();
+    if (transport->rank() == 0) replanner = make_replanner();
+  });
+}
+
+std::unique_ptr<Replanner> Engine::State::make_replanner() const {
+  PlanningInputs inputs = planning_inputs_of(options, models, transport->num_ranks());
+  std::vector<bool> is_recorded;
+  for (const auto& model : models) {
+    is_recorded.push_back(options.plan_file.empty() && !model->options().traffic.empty());
+  }
+  return std::make_unique<Replanner>(ReplannerArgs{.options = options.replan,
+                                                   .models = std::move(inputs.traffic),
+                                                   .is_recorded = std::move(is_recorded),
+                                                   .cluster = std::move(inputs.cluster),
+                                                   .plan = plan,
+                                                   .num_replicas = options.num_replicas});
 }
 
 void Engine::State::make_plan() {
@@ -227,14 +253,67 @@ StepCommand Engine::State::receive_command() {
   return read_step_command(reader);
 }
 
+/// Before the models step. Only kPrepare may fail alone: then nothing has changed on this rank.
+void Engine::State::act_on(const MoveOrder& order, StepReply& reply) {
+  switch (order.kind) {
+    case MoveOrder::Kind::kNone:
+      return;
+    case MoveOrder::Kind::kPrepare:
+      try {
+        move = std::make_unique<ExpertMove>(
+            ExpertMoveArgs{.models = models,
+                           .next = parse_plan(order.plan, "plan from rank 0"),
+                           .pace = {order.transfers, transport->num_ranks(), order.bytes_per_step},
+                           .transport = transport,
+                           .backend = backend,
+                           .tag = kMoveTag});
+      } catch (const std::exception& error) {
+        reply.move_failure = error.what();
+      }
+      return;
+    case MoveOrder::Kind::kTransfer:
+      move->post_parts();
+      return;
+    case MoveOrder::Kind::kSwitch:
+      move->commit();
+      plan = move->next();
+      move.reset();
+      return;
+    case MoveOrder::Kind::kAbandon:
+      move.reset();
+      return;
+  }
+}
+
+TrafficWindow Engine::State::take_window() {
+  TrafficWindow window;
+  for (const auto& model : models) {
+    ByteWriter writer;
+    model->window()->serialize(writer);
+    model->window()->clear();
+    window.models.emplace_back(writer.bytes().begin(), writer.bytes().end());
+  }
+  window.device = backend->memory();
+  return window;
+}
+
 StepReply Engine::State::take_step(const StepCommand& command) {
+  StepReply reply;
+  const Clock::time_point start = Clock::now();
+  act_on(command.move, reply);
+  reply.move_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   for (const RoutedRequest& routed : command.requests) {
     if (routed.rank == transport->rank()) models[routed.model_index]->batcher().add(routed.request);
   }
   std::vector<ModelStep*> active;
   for (const std::int32_t model : command.active_models) active.push_back(steps[model].get());
   run_step(active, models.size(), options.schedule, options.timeout, *transport);
-  StepReply reply;
+  if (command.move.kind == MoveOrder::Kind::kTransfer) {
+    const Clock::time_point end = Clock::now();
+    move->finish_parts(deadline());
+    reply.move_seconds += std::chrono::duration<double>(Clock::now() - end).count();
+  }
+  if (command.wants_traffic) reply.traffic = take_window();
   reply.progress.resize(models.size());
   reply.exchanges.resize(models.size());
   for (ModelStep* step : active) {
@@ -255,6 +334,9 @@ void Engine::State::collect(const StepReply& mine, RequestAssigner* assigner, Cl
     ByteReader reader(bytes);
     replies.push_back(read_step_reply(reader));
   }
+  if (replanner != nullptr) {
+    replanner->absorb(replies, std::chrono::duration<double>(Clock::now() - step_start).count());
+  }
   for (std::size_t model = 0; model < models.size(); ++model) {
     totals[model].add_step(replies, model, models[model]->num_moe_layers());
     for (int rank = 0; rank < transport->num_ranks(); ++rank) {
@@ -272,7 +354,8 @@ void Engine::State::serve(RequestFeed* feed) {
   const Clock::time_point start = Clock::now();
   Clock::time_point last_command = start;
   for (;;) {
-    const StepCommand command = is_root ? next_command(*assigner, last_command) : receive_command();
+    StepCommand command = is_root ? next_command(*assigner, last_command) : receive_command();
+    if (replanner != nullptr && command.kind == StepCommand::Kind::kStep) replanner->instruct(command);
     if (is_root) distribute(command);
     if (command.kind == StepCommand::Kind::kStop) break;
     if (command.kind == StepCommand::Kind::kIdle) continue;
@@ -288,6 +371,7 @@ void Engine::State::serve(RequestFeed* feed) {
                           .counts = assigner->counts(),
                           .wall_seconds = wall_seconds,
                           .num_ranks = transport->num_ranks()});
+  if (replanner != nullptr) gathered.report.replan = replanner->report();
   if (!options.record_routing.empty()) write_routing(gathered, options.record_routing, models);
 }
 

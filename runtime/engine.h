@@ -17,6 +17,7 @@
 #include "kernels/backend.h"
 #include "kernels/dtype.h"
 #include "runtime/model_options.h"
+#include "runtime/replanning.h"
 #include "runtime/request.h"
 #include "runtime/transport/transport.h"
 #include "scheduler/plan.h"
@@ -38,6 +39,7 @@ struct EngineOptions {
   bool record_trace = false;
   std::filesystem::path record_routing;      // empty: do not record
   std::chrono::milliseconds timeout{60000};  // deadline of every wait for another rank
+  ReplanOptions replan;
   std::filesystem::path cluster_file;  // ports and speeds of the GPUs; empty: all alike, ports of port_gbps
   bool check_only =
       false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
@@ -71,6 +73,7 @@ struct EngineReport {
   double wall_seconds = 0;
   int num_ranks = 0;
   std::vector<Model> models;
+  ReplanReport replan;
 };
 
 class Engine {
@@ -81,6 +84,7 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
+  /// The plan that serves: after `run` with re-planning not the one before.
   const DeploymentPlan& plan() const;
 
   /// Collective: serves until the feed is exhausted and every request is answered. `feed` is used on rank 0

@@ -59,6 +59,36 @@ RequestProgress read_progress(ByteReader& reader) {
   return progress;
 }
 
+void write_move(const MoveOrder& move, ByteWriter& writer) {
+  writer.write(move.kind);
+  writer.write(move.plan);
+  writer.write(move.transfers);
+  writer.write(move.bytes_per_step);
+}
+
+MoveOrder read_move(ByteReader& reader) {
+  MoveOrder move;
+  move.kind = reader.read<MoveOrder::Kind>();
+  move.plan = reader.read_string();
+  move.transfers = reader.read_vector<ExpertTransfer>();
+  move.bytes_per_step = reader.read<Bytes>();
+  return move;
+}
+
+void write_window(const TrafficWindow& window, ByteWriter& writer) {
+  writer.write<std::uint64_t>(window.models.size());
+  for (const std::vector<std::byte>& model : window.models) writer.write(model);
+  serialize(window.device, writer);
+}
+
+TrafficWindow read_window(ByteReader& reader) {
+  TrafficWindow window;
+  const auto num_models = reader.read<std::uint64_t>();
+  for (std::uint64_t i = 0; i < num_models; ++i) window.models.push_back(reader.read_vector<std::byte>());
+  window.device = read_device_memory(reader);
+  return window;
+}
+
 }  // namespace
 
 void serialize(const DeviceMemory& memory, ByteWriter& writer) {
@@ -82,6 +112,8 @@ void serialize(const StepCommand& command, ByteWriter& writer) {
   writer.write(command.active_models);
   writer.write<std::uint64_t>(command.requests.size());
   for (const RoutedRequest& routed : command.requests) write_request(routed, writer);
+  write_move(command.move, writer);
+  writer.write(command.wants_traffic);
 }
 
 StepCommand read_step_command(ByteReader& reader) {
@@ -90,6 +122,8 @@ StepCommand read_step_command(ByteReader& reader) {
   command.active_models = reader.read_vector<std::int32_t>();
   const auto num_requests = reader.read<std::uint64_t>();
   for (std::uint64_t i = 0; i < num_requests; ++i) command.requests.push_back(read_request(reader));
+  command.move = read_move(reader);
+  command.wants_traffic = reader.read<bool>();
   return command;
 }
 
@@ -100,6 +134,9 @@ void serialize(const StepReply& reply, ByteWriter& writer) {
     for (const RequestProgress& progress : reply.progress[model]) write_progress(progress, writer);
     writer.write(reply.exchanges[model]);
   }
+  writer.write(reply.move_failure);
+  writer.write(reply.move_seconds);
+  write_window(reply.traffic, writer);
 }
 
 StepReply read_step_reply(ByteReader& reader) {
@@ -111,6 +148,9 @@ StepReply read_step_reply(ByteReader& reader) {
     for (std::uint64_t i = 0; i < num_requests; ++i) progress.push_back(read_progress(reader));
     reply.exchanges.push_back(reader.read<ExchangeStatistics>());
   }
+  reply.move_failure = reader.read_string();
+  reply.move_seconds = reader.read<double>();
+  reply.traffic = read_window(reader);
   return reply;
 }
 

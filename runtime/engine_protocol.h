@@ -1,7 +1,8 @@
 // The control messages of the step protocol between rank 0 and all ranks.
 //
 // A step begins with rank 0's command to all ranks and ends with every rank's reply to rank 0. All ranks step
-// the models that the command names, with tokens or without, so that every rank enters every exchange.
+// the models that the command names, with tokens or without, so that every rank enters every exchange. A move
+// from one plan to the next is led by the same commands, so that all ranks do each of its acts at one step.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +14,7 @@
 #include "runtime/executor/request_batcher.h"
 #include "runtime/moe/moe_block.h"
 #include "runtime/serialization.h"
+#include "scheduler/plan_move.h"
 
 namespace aurora {
 
@@ -27,6 +29,7 @@ enum ControlTag : std::uint32_t {
   kMemoryTag,
   kFabricTag,
   kFabricExchangeTag,
+  kMoveTag,
   kFirstExchangeTag = 16,
 };
 
@@ -37,17 +40,44 @@ struct RoutedRequest {
   AssignedRequest request;
 };
 
+/// What a step does for a move to another plan (executor/expert_move.h).
+struct MoveOrder {
+  enum class Kind : std::uint8_t {
+    kNone,
+    kPrepare,   // take memory for what `plan` adds; whether that went well is in the reply
+    kTransfer,  // let weights travel while the models step
+    kSwitch,    // the new plan serves, this step already
+    kAbandon,   // forget the move
+  };
+  Kind kind = Kind::kNone;
+  // With kPrepare:
+  std::string plan;  // its text (plan_io/plan_file.h)
+  std::vector<ExpertTransfer> transfers;
+  Bytes bytes_per_step = 0;
+};
+
 struct StepCommand {
   enum class Kind : std::uint8_t { kStep, kIdle, kStop };
   Kind kind = Kind::kIdle;
   std::vector<std::int32_t> active_models;  // to step, ascending
   std::vector<RoutedRequest> requests;      // new, of all ranks
+  MoveOrder move;
+  bool wants_traffic = false;  // the reply has what was routed since the last such step
+};
+
+/// One rank's traffic since it was last asked, and the memory that its device has left.
+struct TrafficWindow {
+  std::vector<std::vector<std::byte>> models;  // [model] a TrafficRecorder
+  DeviceMemory device;
 };
 
 /// What one rank did in one step.
 struct StepReply {
   std::vector<std::vector<RequestProgress>> progress;  // [model]
   std::vector<ExchangeStatistics> exchanges;           // [model]
+  std::string move_failure;                            // why kPrepare failed, or empty
+  double move_seconds = 0;                             // that the move held up the step
+  TrafficWindow traffic;                               // when asked for
 };
 
 void serialize(const DeviceMemory& memory, ByteWriter& writer);

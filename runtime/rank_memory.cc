@@ -122,4 +122,22 @@ std::optional<std::string> memory_shortage(const std::vector<RankMemory>& ranks,
   return text + "; " + largest_part(own);
 }
 
+std::optional<std::string> move_shortage(const std::vector<DeviceMemory>& devices,
+                                         const std::vector<std::int64_t>& added) {
+  for (const DeviceMemory& device : devices) {
+    if (device.total_bytes == 0) continue;
+    std::int64_t needed = 0;
+    std::int64_t free = device.free_bytes;
+    for (std::size_t rank = 0; rank < devices.size(); ++rank) {
+      if (devices[rank].name != device.name) continue;
+      needed += added[rank];
+      free = std::min(free, devices[rank].free_bytes);  // each looked at a moment of its own
+    }
+    if (needed <= free) continue;
+    return device.name + " has " + gibibytes(free) + " of " + gibibytes(device.total_bytes) +
+           " free, and experts of " + gibibytes(needed) + " would move there before others leave";
+  }
+  return std::nullopt;
+}
+
 }  // namespace aurora

@@ -50,4 +50,9 @@ struct RankMemory {
 /// when the device does not say what it has. `ranks` holds all of the job.
 std::optional<std::string> memory_shortage(const std::vector<RankMemory>& ranks, int rank);
 
+/// Why some device cannot take `added` bytes of expert weights, [rank], beside what it holds; none when all
+/// can, as far as devices say what they have. `devices` are the ranks' devices now.
+std::optional<std::string> move_shortage(const std::vector<DeviceMemory>& devices,
+                                         const std::vector<std::int64_t>& added);
+
 }  // namespace aurora

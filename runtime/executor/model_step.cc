@@ -175,6 +175,7 @@ bool ModelStep::finish_sampling() {
 void ModelStep::record_routing() {
   for (int moe_layer = 0; moe_layer < model_->num_moe_layers(); ++moe_layer) {
     model_->traffic().record(moe_layer, expert_ids(moe_layer));
+    if (TrafficRecorder* window = model_->window()) window->record(moe_layer, expert_ids(moe_layer));
     if (RoutingCollector* collector = model_->collector()) {
       collector->record(moe_layer, model_->batcher().origins(), expert_ids(moe_layer));
     }

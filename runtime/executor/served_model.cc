@@ -89,16 +89,25 @@ void ServedModel::check_limits() const {
   }
 }
 
+void ServedModel::reserve_experts(const ModelPlacement& placement, RankOf self) {
+  experts_->reserve(placement, self, make_expert_allocator(config_, options_.dtype, *backend_));
+}
+
+void ServedModel::record_windows() {
+  // Windows are short and travel: a fourth of the tokens of a whole run's record.
+  window_.emplace(num_moe_layers(), static_cast<int>(config_.num_experts), static_cast<int>(config_.top_k),
+                  TrafficRecorder::kMaxSamples / 4);
+}
+
 void ServedModel::load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
                        Backend& backend) {
   backend_ = &backend;
-  placement_ = placement;
   stream_ = backend.create_stream();
   weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
   experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
                                            make_expert_loader(config_, checkpoint_, options_.dtype, backend),
                                            backend);
-  experts_->prepare(placement_, {transport.rank(), transport.num_ranks()});
+  experts_->prepare(placement, {transport.rank(), transport.num_ranks()});
   experts_->commit();
   cache_ = std::make_unique<KvCache>(planned_cache(options_, config_), backend);
   decoder_ = std::make_unique<Decoder>(

@@ -44,6 +44,11 @@ class ServedModel {
   /// Waits until the device is done with what was submitted, in whatever state the model is. Errors of that
   /// work are dropped: whoever failed has reported them.
   void finish_work(Deadline deadline) noexcept;
+  /// Takes memory for what `placement` adds to this rank, to be filled, then committed or discarded
+  /// (ExpertStore). Throws kOutOfMemory; nothing has changed then.
+  void reserve_experts(const ModelPlacement& placement, RankOf self);
+  /// From now on traffic is recorded a second time, to be taken and cleared now and then: for re-planning.
+  void record_windows();
   void record_routing() { collector_.emplace(num_moe_layers(), static_cast<int>(config_.top_k)); }
 
   const ModelOptions& options() const { return options_; }
@@ -67,10 +72,11 @@ class ServedModel {
   MoeBlock& moe_block() { return *moe_block_; }
   ExpertStore& experts() { return *experts_; }
   const ModelWeights& weights() const { return *weights_; }
-  const ModelPlacement& placement() const { return placement_; }
   Stream& stream() { return *stream_; }
   Backend& backend() { return *backend_; }
   TrafficRecorder& traffic() { return *traffic_; }
+  /// Null unless windows are recorded.
+  TrafficRecorder* window() { return window_ ? &*window_ : nullptr; }
   RoutingCollector* collector() { return collector_ ? &*collector_ : nullptr; }
   const RoutingReplay* replay() const { return replay_ ? &*replay_ : nullptr; }
 
@@ -84,7 +90,7 @@ class ServedModel {
   std::optional<RoutingReplay> replay_;
   std::optional<RoutingCollector> collector_;
   std::optional<TrafficRecorder> traffic_;
-  ModelPlacement placement_;
+  std::optional<TrafficRecorder> window_;
   Backend* backend_ = nullptr;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<ModelWeights> weights_;

@@ -4,8 +4,8 @@
 
 namespace aurora {
 
-TrafficRecorder::TrafficRecorder(int num_moe_layers, int num_experts, int top_k)
-    : top_k_(top_k), layers_(static_cast<std::size_t>(num_moe_layers)) {
+TrafficRecorder::TrafficRecorder(int num_moe_layers, int num_experts, int top_k, std::size_t max_samples)
+    : top_k_(top_k), max_samples_(max_samples), layers_(static_cast<std::size_t>(num_moe_layers)) {
   std::uint64_t seed = 0x9e3779b97f4a7c15ULL;
   for (Layer& layer : layers_) {
     layer.tokens.assign(static_cast<std::size_t>(num_experts), 0);
@@ -20,14 +20,22 @@ void TrafficRecorder::record(int moe_layer, std::span<const std::int32_t> expert
     const auto set = expert_ids.subspan(first, top_k);
     for (const std::int32_t expert : set) ++layer.tokens[expert];
     ++layer.num_seen;
-    if (layer.num_seen <= kMaxSamples) {
+    if (layer.num_seen <= max_samples_) {
       layer.samples.insert(layer.samples.end(), set.begin(), set.end());
       continue;
     }
     layer.random = layer.random * 6364136223846793005ULL + 1442695040888963407ULL;
     const std::uint64_t slot = (layer.random >> 33) % layer.num_seen;
-    if (slot < kMaxSamples)
+    if (slot < max_samples_)
       std::ranges::copy(set, layer.samples.begin() + static_cast<std::ptrdiff_t>(slot * top_k));
+  }
+}
+
+void TrafficRecorder::clear() {
+  for (Layer& layer : layers_) {
+    std::ranges::fill(layer.tokens, 0);
+    layer.samples.clear();
+    layer.num_seen = 0;
   }
 }
 

@@ -20,7 +20,7 @@ class TrafficRecorder {
   /// Expert sets kept per layer: enough for 2 % error on the share of tokens that a rank receives.
   static constexpr std::size_t kMaxSamples = 512;
 
-  TrafficRecorder(int num_moe_layers, int num_experts, int top_k);
+  TrafficRecorder(int num_moe_layers, int num_experts, int top_k, std::size_t max_samples = kMaxSamples);
 
   /// `expert_ids` is [num_tokens, top_k].
   void record(int moe_layer, std::span<const std::int32_t> expert_ids);
@@ -29,6 +29,8 @@ class TrafficRecorder {
   const std::vector<std::int64_t>& tokens(int moe_layer) const { return layers_[moe_layer].tokens; }
 
   void serialize(ByteWriter& writer) const;
+  /// Forgets what was recorded.
+  void clear();
 
  private:
   struct Layer {
@@ -39,6 +41,7 @@ class TrafficRecorder {
   };
 
   int top_k_;
+  std::size_t max_samples_;
   std::vector<Layer> layers_;
 };
 

@@ -206,6 +206,20 @@ ExpertLoader make_expert_loader(const ModelConfig& config, const Checkpoint& che
   };
 }
 
+ExpertAllocator make_expert_allocator(const ModelConfig& config, DType dtype, Backend& backend) {
+  return [&config, dtype, &backend](Buffer& memory) {
+    memory = backend.allocate(static_cast<std::size_t>(expert_bytes(config, dtype)), MemorySpace::kDevice);
+    ExpertWeights weights;
+    std::byte* next = memory.data();
+    visit_ffn([](const std::string& part) { return part; }, config.expert_inner, config.hidden, weights,
+              [&](const std::string&, Tensor& slot, std::int64_t rows, std::int64_t columns) {
+                slot = Tensor(next, dtype, {rows, columns});
+                next += slot.size_bytes();
+              });
+    return weights;
+  };
+}
+
 std::int64_t num_shared_elements(const ModelConfig& config) {
   std::int64_t elements = 0;
   SharedTensors names_only;

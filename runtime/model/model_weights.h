@@ -57,6 +57,10 @@ void check_checkpoint(const ModelConfig& config, const Checkpoint& checkpoint);
 ExpertLoader make_expert_loader(const ModelConfig& config, const Checkpoint& checkpoint, DType dtype,
                                 Backend& backend);
 
+/// Takes the memory of one routed expert, laid out as the loader lays it out; `config` and `backend` must
+/// outlive the allocator.
+ExpertAllocator make_expert_allocator(const ModelConfig& config, DType dtype, Backend& backend);
+
 /// Elements of everything but the routed experts.
 std::int64_t num_shared_elements(const ModelConfig& config);
 

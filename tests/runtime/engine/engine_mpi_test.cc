@@ -4,28 +4,46 @@
 #include "runtime/transport/mpi_session.h"
 #include "runtime/transport/mpi_transport.h"
 #include "tests/support/engine_harness.h"
+#include "tests/support/plan_changes.h"
 
 namespace aurora {
 namespace {
 
-/// Number of answers that differ from the reference.
-int run_references(Transport& transport, bool deterministic, Schedule schedule) {
+/// Number of answers that differ from the reference, and of plan changes that should have been and were not.
+int run_references(Transport& transport, const EngineOptions& options) {
   std::map<RequestId, test::ReferencePrompt> expected;
   test::ListFeed feed(test::reference_requests(expected), 7);
-  EngineOptions options = test::example_options();
-  options.deterministic = deterministic;
-  options.schedule = schedule;
-  const auto backend = create_backend("cpu", {.deterministic = deterministic});
+  const auto backend = create_backend("cpu", {.deterministic = options.deterministic});
   Engine engine(options, transport, *backend);
   engine.run(transport.rank() == 0 ? &feed : nullptr);
   if (transport.rank() != 0) return 0;
   int num_wrong = feed.results().size() == expected.size() ? 0 : 1;
+  if (options.replan.mode != ReplanMode::kOff && engine.report().replan.switches.size() < 3) {
+    std::cerr << engine.report().replan.switches.size() << " changes of plans\n";
+    ++num_wrong;
+  }
   for (const auto& [id, result] : feed.results()) {
     if (result.token_ids == expected[id].greedy_ids && result.text == expected[id].greedy_text) continue;
     std::cerr << "wrong answer to " << expected[id].prompt << ": " << result.text << '\n';
     ++num_wrong;
   }
   return num_wrong;
+}
+
+EngineOptions serial_options() {
+  EngineOptions options = test::example_options();
+  options.deterministic = true;
+  options.schedule = Schedule::kSerial;
+  return options;
+}
+
+/// All experts move to other ranks again and again.
+EngineOptions changing_options() {
+  EngineOptions options = test::example_options();
+  options.replan.mode = ReplanMode::kInterval;
+  options.replan.interval_steps = 3;
+  options.replan.propose = test::rotated;
+  return options;
 }
 
 }  // namespace
@@ -35,8 +53,9 @@ int main() {
   try {
     aurora::MpiSession session;
     const auto transport = aurora::create_mpi_transport(session);
-    int num_wrong = aurora::run_references(*transport, false, aurora::Schedule::kColocated);
-    num_wrong += aurora::run_references(*transport, true, aurora::Schedule::kSerial);
+    int num_wrong = aurora::run_references(*transport, aurora::test::example_options());
+    num_wrong += aurora::run_references(*transport, aurora::serial_options());
+    num_wrong += aurora::run_references(*transport, aurora::changing_options());
     if (transport->rank() == 0)
       std::cout << num_wrong << " wrong answers on " << transport->num_ranks() << " ranks\n";
     return num_wrong == 0 ? 0 : 1;

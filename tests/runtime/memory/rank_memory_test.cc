@@ -101,5 +101,23 @@ TEST(MemoryShortage, ADeviceThatDoesNotSayWhatItHasIsNotJudged) {
   EXPECT_FALSE(memory_shortage({unknown}, 0));
 }
 
+DeviceMemory device(const std::string& name, std::int64_t free_gib) {
+  return {name, free_gib * kGibibyte, 80 * kGibibyte, 0};
+}
+
+TEST(MoveShortage, RanksThatShareADeviceAddUpAndTheOthersDoNot) {
+  const std::vector<DeviceMemory> devices{device("a", 6), device("b", 6), device("a", 7)};
+  const auto shortage = [&](std::int64_t first, std::int64_t second, std::int64_t third) {
+    return move_shortage(devices, {first * kGibibyte, second * kGibibyte, third * kGibibyte});
+  };
+  EXPECT_FALSE(shortage(3, 6, 3));
+  EXPECT_EQ(shortage(3, 0, 4),
+            "a has 6.00 GiB of 80.00 GiB free, and experts of 7.00 GiB would move there before others leave");
+  EXPECT_EQ(shortage(0, 7, 0)->substr(0, 9), "b has 6.0");
+  DeviceMemory unknown = device("c", 0);
+  unknown.total_bytes = 0;
+  EXPECT_FALSE(move_shortage({unknown}, {kGibibyte}));
+}
+
 }  // namespace
 }  // namespace aurora
