@@ -70,6 +70,39 @@ Json model_json(const EngineReport::Model& model) {
           {"expert_load", load}};
 }
 
+/// `before` and `after` in one object; null where they are not known.
+Json change_json(double before, double after) {
+  const auto known = [](double value) { return value > 0 ? Json(value) : Json(nullptr); };
+  return {{"before", known(before)}, {"after", known(after)}};
+}
+
+Json replan_json(const ReplanReport& replan) {
+  if (replan.mode == ReplanMode::kOff) return nullptr;
+  Json switches = Json::array();
+  for (const PlanSwitch& change : replan.switches) {
+    switches.push_back(
+        {{"epoch", change.epoch},
+         {"decided_step", change.decided_step},
+         {"switched_step", change.switched_step},
+         {"layers_changed", change.layers_changed},
+         {"experts_moved", change.experts_moved},
+         {"bytes_moved", change.bytes_moved},
+         {"move_us", change.move_us},
+         {"predicted_step_us", change_json(change.predicted_before_us, change.predicted_after_us)},
+         {"step_us_on_traffic_since", change_json(change.since_before_us, change.since_after_us)},
+         {"measured_us_per_token",
+          change_json(change.measured_before_us_per_token, change.measured_after_us_per_token)}});
+  }
+  return {{"mode", replan_mode_name(replan.mode)},
+          {"looks", replan.num_looks},
+          {"evaluations", replan.num_evaluations},
+          {"last_drift", replan.last_drift},
+          {"longest_pause_seconds", replan.longest_pause_seconds},
+          {"pause_seconds", replan.pause_seconds},
+          {"switches", switches},
+          {"failed_moves", replan.failed_moves}};
+}
+
 std::int64_t total_generated(const EngineReport& report) {
   std::int64_t total = 0;
   for (const EngineReport::Model& model : report.models) total += model.generated_tokens;
@@ -82,6 +115,20 @@ std::string model_summary(const EngineReport::Model& model) {
       model.requests, model.prompt_tokens, model.generated_tokens, model.tokens_per_second, model.steps);
   if (model.failed_requests > 0) text += fmt::format(", {} failed", model.failed_requests);
   if (model.preemptions > 0) text += fmt::format(", {} preemptions", model.preemptions);
+  return text;
+}
+
+std::string replan_summary(const ReplanReport& replan) {
+  std::string text = fmt::format("re-planning ({}): {} looks at the traffic, {} plans sought, {} switches",
+                                 replan_mode_name(replan.mode), replan.num_looks, replan.num_evaluations,
+                                 replan.switches.size());
+  if (!replan.failed_moves.empty()) text += fmt::format(", {} moves failed", replan.failed_moves.size());
+  if (!replan.switches.empty()) {
+    text += fmt::format(
+        "; the last predicted {:.1f} -> {:.1f} us for the layers of a step; longest pause {:.1f} ms",
+        replan.switches.back().predicted_before_us, replan.switches.back().predicted_after_us,
+        replan.longest_pause_seconds * 1e3);
+  }
   return text;
 }
 
@@ -136,7 +183,8 @@ std::string report_json(const EngineReport& report, const BatchProgress& progres
       {"prompts", {{"total", progress.num_prompts}, {"failed", progress.num_failed}}},
       {"generated_tokens", total_generated(report)},
       {"tokens_per_second", ratio(static_cast<double>(total_generated(report)), report.wall_seconds)},
-      {"models", models}};
+      {"models", models},
+      {"replan", replan_json(report.replan)}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -150,6 +198,7 @@ std::vector<std::string> report_summary(const EngineReport& report, const BatchP
     lines.push_back(model_summary(model));
     lines.push_back(exchange_summary(model));
   }
+  if (report.replan.mode != ReplanMode::kOff) lines.push_back(replan_summary(report.replan));
   if (progress.num_failed > 0) {
     lines.push_back(fmt::format("{} of {} prompts failed; the first: {}", progress.num_failed,
                                 progress.num_prompts, progress.first_failure));

@@ -194,6 +194,11 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
     return kExitAnswered;
   }
   if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
+  if (is_root) {
+    setup.engine.replan.on_note = [](const ReplanNote& note) {
+      spdlog::log(note.is_routine ? spdlog::level::debug : spdlog::level::info, "{}", note.line);
+    };
+  }
   const std::unique_ptr<Backend> backend = create_backend(
       setup.backend.name, {.deterministic = options.deterministic,
                            .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",

@@ -48,6 +48,19 @@ ChoiceValue schedule_choice(Schedule& schedule) {
           }};
 }
 
+ChoiceValue replan_choice(ReplanMode& mode) {
+  ChoiceValue choice;
+  for (const ReplanMode each : {ReplanMode::kOff, ReplanMode::kInterval, ReplanMode::kDrift})
+    choice.names.emplace_back(replan_mode_name(each));
+  choice.get = [&mode] { return std::string(replan_mode_name(mode)); };
+  choice.set = [&mode](const std::string& name) {
+    mode = name == "interval" ? ReplanMode::kInterval
+           : name == "drift"  ? ReplanMode::kDrift
+                              : ReplanMode::kOff;
+  };
+  return choice;
+}
+
 ChoiceValue wire_dtype_choice(DType& dtype) {
   return {{std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16)),
            std::string(dtype_name(DType::kFloat8E4M3))},
@@ -74,6 +87,26 @@ std::vector<Field> planning_fields(ServeOptions& o) {
        schedule_choice(o.schedule)},
       {"wire_dtype", "element type of exchanged tokens; results come back as bfloat16 with float8_e4m3", wire_dtype_choice(o.wire_dtype)},
       {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},
+  };
+}
+
+std::vector<Field> replan_fields(ServeOptions& o) {
+  constexpr std::int64_t kMostSteps = std::int64_t{1} << 40;
+  constexpr std::int64_t kMostKibibytes = std::int64_t{1} << 20;
+  constexpr std::int64_t kKibibyte = 1024;
+  return {
+      {"replan", "seek a better plan while serving: never, every interval, or when traffic has drifted",
+       replan_choice(o.replan)},
+      {"replan_interval", "steps from one look at the traffic to the next",
+       IntegerValue{&o.replan_interval, 1, kMostSteps}},
+      {"replan_horizon", "steps within which a move to another plan must pay",
+       IntegerValue{&o.replan_horizon, 1, kMostSteps}},
+      {"replan_half_life", "steps after which traffic counts half",
+       IntegerValue{&o.replan_half_life, 1, kMostSteps}},
+      {"replan_budget_kb", "most KiB of experts that a rank sends, and receives, in one step of a move",
+       IntegerValue{&o.replan_budget, 1, kMostKibibytes, kKibibyte}},
+      {"replan_drift", "with --replan drift, the part of tokens that must go to other experts than before",
+       RealValue{&o.replan_drift, 0, 1}},
   };
 }
 
@@ -261,6 +294,7 @@ std::vector<Field> serve_fields(ServeOptions& o) {
       {"ranks", "number of ranks with --transport threads; 0: one", IntegerValue{&o.ranks, 0, 4096}},
   };
   for (Field& field : planning_fields(o)) fields.push_back(std::move(field));
+  for (Field& field : replan_fields(o)) fields.push_back(std::move(field));
   const std::vector<Field> rest = {
       {"timeout", "longest wait for another rank, seconds", RealValue{&o.timeout, 0, kLongestTimeout, true}},
       {"prompts", "JSON lines to answer; default: standard input, answered as they finish", &o.prompts},
@@ -395,6 +429,12 @@ EngineOptions engine_options(const ServeOptions& options, const std::vector<Mode
   engine.round_cost_us = options.round_cost_us;
   engine.port_gbps = options.port_gbps;
   engine.schedule = options.schedule;
+  engine.replan.mode = options.replan;
+  engine.replan.interval_steps = options.replan_interval;
+  engine.replan.horizon_steps = options.replan_horizon;
+  engine.replan.half_life_steps = options.replan_half_life;
+  engine.replan.bytes_per_step = options.replan_budget;
+  engine.replan.drift_threshold = options.replan_drift;
   engine.wire_dtype = options.wire_dtype;
   engine.deterministic = options.deterministic;
   engine.record_trace = !options.trace.empty();

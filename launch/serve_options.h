@@ -32,6 +32,12 @@ struct ServeOptions {
   double port_gbps = EngineOptions{}.port_gbps;
   std::filesystem::path cluster;
   Schedule schedule = EngineOptions{}.schedule;
+  ReplanMode replan = ReplanOptions{}.mode;
+  std::int64_t replan_interval = ReplanOptions{}.interval_steps;
+  std::int64_t replan_horizon = ReplanOptions{}.horizon_steps;
+  std::int64_t replan_half_life = ReplanOptions{}.half_life_steps;
+  std::int64_t replan_budget = ReplanOptions{}.bytes_per_step;
+  double replan_drift = ReplanOptions{}.drift_threshold;
   DType wire_dtype = EngineOptions{}.wire_dtype;
   bool deterministic = EngineOptions{}.deterministic;
   double timeout = std::chrono::duration<double>(EngineOptions{}.timeout).count();  // seconds

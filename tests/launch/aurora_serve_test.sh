@@ -242,6 +242,44 @@ case_replayed_routing_gives_the_answers_that_it_was_recorded_with() {
   diff <(ids_and_texts "$folder/first") <(ids_and_texts "$folder/second") || fail "replayed routing changed the answers"
 }
 
+case_a_plan_changes_while_serving_and_the_report_says_so() {
+  # Slow ports and a bad plan to begin with: all experts but one of each model on rank 0.
+  local index
+  for index in {1..240}; do
+    printf '{"model": "%s", "prompt": "The history of the number %d", "max_tokens": 24, "ignore_eos": true}\n' \
+      "$([[ $((index % 2)) == 0 ]] && echo tiny-mixtral || echo tiny-qwen3-moe)" "$index"
+  done >"$folder/many.jsonl"
+  python3 - >"$folder/bad.json" <<'PLAN'
+import json
+layer = lambda experts: {"experts": [[{"gpu": 0 if e < experts - 2 else e - experts + 3}] for e in range(experts)]}
+print(json.dumps({"version": 1, "num_gpus": 3, "models": [
+    {"model": "tiny-mixtral", "layers": [layer(8)] * 4}, {"model": "tiny-qwen3-moe", "layers": [layer(16)] * 4}]}))
+PLAN
+  local common=(--models "$mixtral,$qwen" --prompts "$folder/many.jsonl" --max-batch-requests 4 --deterministic
+    --plan "$folder/bad.json" --port-gbps 0.1)
+  serve "${common[@]}" --output "$folder/still.jsonl" --report "$folder/still.json"
+  expect_code 0 "without re-planning"
+  grep -q '"replan": null' "$folder/still.json" || fail "a report of re-planning that was off"
+  for transport in serve serve_mpi; do
+    $transport "${common[@]}" --output "$folder/moved.jsonl" --report "$folder/moved.json" \
+      --replan interval --replan-interval 8 --replan-horizon 100000
+    expect_code 0 "$transport with re-planning"
+    diff <(ids_and_texts "$folder/still.jsonl") <(ids_and_texts "$folder/moved.jsonl") || fail "$transport: other answers"
+    grep -q 'plan 2 serves from step' "$folder/log" || fail "$transport: the log names no change of plans"
+    python3 - "$folder/moved.json" <<'CHECK' || fail "$transport: the report of re-planning is wrong"
+import json, sys
+replan = json.load(open(sys.argv[1]))["replan"]
+first = replan["switches"][0]
+predicted = first["predicted_step_us"]
+assert replan["mode"] == "interval" and replan["evaluations"] >= 1 and not replan["failed_moves"], replan
+assert first["epoch"] == 2 and first["experts_moved"] > 0 and first["bytes_moved"] > 0, first
+assert predicted["after"] < 0.9 * predicted["before"], first
+assert first["decided_step"] < first["switched_step"], first
+assert replan["switches"][-1]["measured_us_per_token"]["before"] > 0, replan
+CHECK
+  done
+}
+
 case_standard_input_is_answered_as_answers_finish() {
   coproc server { timeout 120 "$program" --transport threads --ranks 2 --models "$mixtral" 2>"$folder/log"; }
   local answer

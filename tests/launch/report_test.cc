@@ -80,6 +80,49 @@ TEST(Report, TheJsonHasEveryNumberOfTheEnginesReport) {
   EXPECT_EQ(model.at("expert_load").at(1).at("hottest_over_mean"), 1.0);
 }
 
+TEST(Report, TheJsonHasWhatReplanningCameTo) {
+  EngineReport report = example_report();
+  EXPECT_TRUE(nlohmann::json::parse(report_json(report, {}, {})).at("replan").is_null());
+  report.replan.mode = ReplanMode::kInterval;
+  report.replan.num_looks = 5;
+  report.replan.num_evaluations = 4;
+  report.replan.last_drift = 0.25;
+  report.replan.longest_pause_seconds = 0.5;
+  report.replan.pause_seconds = 0.75;
+  report.replan.failed_moves = {"rank 1: no memory"};
+  PlanSwitch change;
+  change.epoch = 2;
+  change.decided_step = 100;
+  change.switched_step = 104;
+  change.layers_changed = 3;
+  change.experts_moved = 6;
+  change.bytes_moved = 6000;
+  change.move_us = 12.5;
+  change.predicted_before_us = 80;
+  change.predicted_after_us = 60;
+  change.measured_before_us_per_token = 9;
+  report.replan.switches = {change};
+  const auto json = nlohmann::json::parse(report_json(report, {}, {})).at("replan");
+  EXPECT_EQ(json.at("mode"), "interval");
+  EXPECT_EQ(json.at("looks"), 5);
+  EXPECT_EQ(json.at("evaluations"), 4);
+  EXPECT_EQ(json.at("last_drift"), 0.25);
+  EXPECT_EQ(json.at("longest_pause_seconds"), 0.5);
+  EXPECT_EQ(json.at("pause_seconds"), 0.75);
+  EXPECT_EQ(json.at("failed_moves"), nlohmann::json({"rank 1: no memory"}));
+  EXPECT_EQ(
+      json.at("switches").at(0),
+      nlohmann::json::parse(R"({"epoch": 2, "decided_step": 100, "switched_step": 104, "layers_changed": 3,
+              "experts_moved": 6, "bytes_moved": 6000, "move_us": 12.5,
+              "predicted_step_us": {"before": 80.0, "after": 60.0},
+              "step_us_on_traffic_since": {"before": null, "after": null},
+              "measured_us_per_token": {"before": 9.0, "after": null}})"));
+  EXPECT_EQ(
+      report_summary(report, {}).back(),
+      "re-planning (interval): 5 looks at the traffic, 4 plans sought, 1 switches, 1 moves failed; the last "
+      "predicted 80.0 -> 60.0 us for the layers of a step; longest pause 500.0 ms");
+}
+
 TEST(Report, ARunWithoutExchangesHasNoRatio) {
   EngineReport report = example_report();
   report.models[0].bound_seconds = 0;

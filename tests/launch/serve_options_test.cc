@@ -76,6 +76,23 @@ TEST(ServeOptions, EverySettingReachesTheEngine) {
   EXPECT_TRUE(engine.check_only);
 }
 
+TEST(ServeOptions, ReplanningIsOffUnlessAskedForAndItsSettingsReachTheEngine) {
+  EXPECT_EQ(engine_options(parsed({}).options, {}).replan.mode, ReplanMode::kOff);
+  const CommandLine command =
+      parsed({"--replan", "drift", "--replan-interval", "7", "--replan-horizon", "70", "--replan-half-life",
+              "14", "--replan-budget-kb", "64", "--replan-drift", "0.25"});
+  const ReplanOptions replan = engine_options(command.options, {}).replan;
+  EXPECT_EQ(replan.mode, ReplanMode::kDrift);
+  EXPECT_EQ(replan.interval_steps, 7);
+  EXPECT_EQ(replan.horizon_steps, 70);
+  EXPECT_EQ(replan.half_life_steps, 14);
+  EXPECT_EQ(replan.bytes_per_step, 65536);
+  EXPECT_EQ(replan.drift_threshold, 0.25);
+  EXPECT_EQ(engine_options(parsed({"--replan", "interval"}).options, {}).replan.mode, ReplanMode::kInterval);
+  EXPECT_EQ(failure_of({"--replan-budget-kb", "0"}),
+            "invalid argument: --replan-budget-kb: expected an integer from 1 to 1048576, found \"0\"");
+}
+
 TEST(ServeOptions, CudaGraphsAreOnUnlessTurnedOff) {
   EXPECT_EQ(parsed({}).options.cuda_graphs, "off");
   EXPECT_EQ(parsed({"--cuda-graphs", "on"}).options.cuda_graphs, "on");
@@ -104,6 +121,7 @@ TEST(ServeOptions, EveryFlagHasAVariableThatSetsTheSame) {
     if (const auto* choice = std::get_if<ChoiceValue>(&field.value)) text = choice->names.front();
     if (std::holds_alternative<bool*>(field.value)) text = "true";
     if (field.key == "placement") text = "contiguous";
+    if (field.key == "replan_drift") text = "0.5";
     const std::vector<std::string> flag = {flag_name(field) + "=" + text};
     const Environment variable = {variable_name(field) + "=" + text};
     CommandLine by_flag;
