@@ -123,7 +123,8 @@ static_assert(sizeof(RowEntry) == 8);
 struct ReplicaTable {
   Tensor offsets;  // [num_experts + 1] int32
   Tensor ranks;    // [num_replicas] int32
-  Tensor bounds;   // [num_replicas] int32: share of this replica and those before it, in units of 2^-31
+  Tensor bounds;   // [num_replicas] int32: share, of this rank's tokens, of the replica and those before it,
+                   // in units of 2^-31
   Tensor slots;    // [num_replicas] int32: position of the replica when all are ordered by rank, then expert
 };
 

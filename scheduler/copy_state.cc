@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "scheduler/replica_shares.h"
+
 namespace aurora {
 namespace {
 
@@ -14,7 +16,9 @@ constexpr double kNoPairs = 1e-6;
 }  // namespace
 
 CopyState::CopyState(const LayerProblem& problem, const std::vector<LayerPlacement>& placements)
-    : problem_(problem), num_gpus_(static_cast<std::size_t>(problem.num_gpus())), wanted_(num_gpus_) {
+    : problem_(problem),
+      num_gpus_(static_cast<std::size_t>(problem.num_gpus())),
+      wanted_(num_gpus_ * num_gpus_) {
   for (int gpu = 0; gpu < problem.num_gpus(); ++gpu) {
     for (int peer = 0; peer < problem.num_gpus(); ++peer) {
       us_per_byte_.push_back(1 / bandwidth_towards(*problem.cluster, gpu, peer));
@@ -36,7 +40,7 @@ CopyState::CopyState(const LayerProblem& problem, const std::vector<LayerPlaceme
 CopyState::Model CopyState::describe(std::size_t model) const {
   const LayerDemand& demand = problem_.demands[model];
   Model state;
-  state.shares.assign(demand.expert_pairs.size() * num_gpus_, 0);
+  state.shares.assign(demand.expert_pairs.size() * num_gpus_ * num_gpus_, 0);
   for (auto* table : {&state.pairs, &state.rows, &state.sampled_pairs, &state.sampled_rows}) {
     table->assign(num_gpus_ * num_gpus_, 0);
   }
@@ -65,40 +69,57 @@ CopyState::Model CopyState::describe(std::size_t model) const {
 
 void CopyState::set_copies(std::size_t model, int expert, std::span<const ExpertReplica> copies) {
   std::fill(wanted_.begin(), wanted_.end(), 0);
-  for (const ExpertReplica& copy : copies) wanted_[copy.gpu.value] = copy.share;
-  for (std::size_t gpu = 0; gpu < num_gpus_; ++gpu) set_share(model, expert, gpu, wanted_[gpu]);
+  for (std::size_t source = 0; source < num_gpus_ && !copies.empty(); ++source) {
+    const GpuId from{static_cast<std::int32_t>(source)};
+    const std::vector<double> shares = shares_from(copies, from, static_cast<int>(num_gpus_));
+    for (std::size_t index = 0; index < copies.size(); ++index) {
+      wanted_[static_cast<std::size_t>(copies[index].gpu.value) * num_gpus_ + source] = shares[index];
+    }
+  }
+  for (std::size_t gpu = 0; gpu < num_gpus_; ++gpu) {
+    set_shares(model, expert, gpu, {wanted_.data() + gpu * num_gpus_, num_gpus_});
+  }
   update_load(model);
 }
 
-void CopyState::set_share(std::size_t model, int expert, std::size_t gpu, double share) {
+void CopyState::set_shares(std::size_t model, int expert, std::size_t gpu, std::span<const double> shares) {
   Model& state = models_[model];
   const LayerDemand& demand = problem_.demands[model];
   const ModelTraffic& costs = *problem_.models[model];
-  double& current = state.shares[static_cast<std::size_t>(expert) * num_gpus_ + gpu];
-  if (current == share) return;
-  const double pairs = demand.expert_pairs[expert];
-  double work_us = (share - current) * pairs * costs.expert_us_per_token;
-  if (pairs > 0) work_us += ((share > 0) - (current > 0)) * costs.expert_us_per_hit;
-  loads_[model].expert_us[gpu] += work_us / problem_.cluster->gpus[gpu].compute;
+  double* current = state.shares.data() + (static_cast<std::size_t>(expert) * num_gpus_ + gpu) * num_gpus_;
+  if (std::equal(shares.begin(), shares.end(), current)) return;
+  double pairs_before = 0;
+  double pairs_after = 0;
   for (std::size_t source = 0; source < num_gpus_; ++source) {
-    state.pairs[gpu * num_gpus_ + source] +=
-        (share - current) * demand.pairs(static_cast<int>(source), expert);
+    const double pairs = demand.pairs(static_cast<int>(source), expert);
+    pairs_before += pairs * current[source];
+    pairs_after += pairs * shares[source];
+    state.pairs[gpu * num_gpus_ + source] += (shares[source] - current[source]) * pairs;
   }
-  count_tokens(state, expert, gpu, current, share);
-  current = share;
+  const double work_us = (pairs_after - pairs_before) * costs.expert_us_per_token +
+                         ((pairs_after > 0) - (pairs_before > 0)) * costs.expert_us_per_hit;
+  loads_[model].expert_us[gpu] += work_us / problem_.cluster->gpus[gpu].compute;
+  count_tokens(state, expert, gpu, shares);
+  std::copy(shares.begin(), shares.end(), current);
   update_rows(model, gpu);
 }
 
-/// What a change of a share does to the sampled tokens that use the expert.
-void CopyState::count_tokens(Model& state, int expert, std::size_t gpu, double before, double after) const {
+/// What a change of shares does to the sampled tokens that use the expert.
+void CopyState::count_tokens(Model& state, int expert, std::size_t gpu,
+                             std::span<const double> shares) const {
   const std::size_t num_tokens = state.num_tokens;
-  // Whole shares are counted apart: their factor 0 could not be divided away again.
-  const std::int32_t full_change = (after == 1) - (before == 1);
-  const double factor = (after == 1 ? 1 : 1 - after) / (before == 1 ? 1 : 1 - before);
+  const double* current =
+      state.shares.data() + (static_cast<std::size_t>(expert) * num_gpus_ + gpu) * num_gpus_;
   double* miss = state.miss.data() + gpu * num_tokens;
   std::int32_t* num_full = state.num_full.data() + gpu * num_tokens;
   const Users& users = state.used_by[expert];
   for (std::size_t source = 0; source + 1 < users.first_of_source.size(); ++source) {
+    const double before = current[source];
+    const double after = shares[source];
+    if (before == after) continue;
+    // Whole shares are counted apart: their factor 0 could not be divided away again.
+    const std::int32_t full_change = (after == 1) - (before == 1);
+    const double factor = (after == 1 ? 1 : 1 - after) / (before == 1 ? 1 : 1 - before);
     const std::size_t end = users.first_of_source[source + 1];
     double rows = 0;
     for (std::size_t index = users.first_of_source[source]; index < end; ++index) {

@@ -33,7 +33,7 @@ class CopyState {
     std::vector<std::size_t> first_of_source;  // [source], then the end
   };
   struct Model {
-    std::vector<double> shares;          // [expert][gpu]; 0: no copy
+    std::vector<double> shares;          // [expert][gpu][source]; of the source's tokens (replica_shares.h)
     std::vector<double> pairs;           // [gpu][source]
     std::vector<double> rows;            // [gpu][source]
     std::vector<double> sampled_pairs;   // [gpu][source]
@@ -47,8 +47,8 @@ class CopyState {
   };
 
   Model describe(std::size_t model) const;
-  void set_share(std::size_t model, int expert, std::size_t gpu, double share);
-  void count_tokens(Model& state, int expert, std::size_t gpu, double before, double after) const;
+  void set_shares(std::size_t model, int expert, std::size_t gpu, std::span<const double> shares);
+  void count_tokens(Model& state, int expert, std::size_t gpu, std::span<const double> shares) const;
   void update_rows(std::size_t model, std::size_t gpu);
   void update_load(std::size_t model);
 
@@ -58,7 +58,7 @@ class CopyState {
   std::vector<double> us_per_byte_of_peer_;  // [gpu][peer] on the peer's
   std::vector<Model> models_;
   std::vector<LayerLoad> loads_;
-  std::vector<double> wanted_;  // [gpu] scratch
+  std::vector<double> wanted_;  // [gpu][source] scratch
 };
 
 }  // namespace aurora

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "scheduler/replica_shares.h"
+
 namespace aurora {
 namespace {
 
@@ -182,13 +184,23 @@ LayerDemand::LayerDemand(const LayerTraffic& traffic, const ModelTraffic& model,
 
 namespace {
 
+/// [expert][replica]
+std::vector<std::vector<double>> all_shares_from(std::size_t source, const LayerPlacement& placement,
+                                                 int num_gpus) {
+  std::vector<std::vector<double>> shares;
+  for (const std::vector<ExpertReplica>& replicas : placement.experts) {
+    shares.push_back(shares_from(replicas, GpuId{static_cast<std::int32_t>(source)}, num_gpus));
+  }
+  return shares;
+}
+
 /// Sampled pairs and rows between GPUs, row-major [source][destination].
 struct SampledRows {
   std::vector<double> pairs;
   std::vector<double> rows;
 };
 
-/// A pair of a replicated expert goes to each replica with its share; a row goes to a GPU with the
+/// A pair of a replicated expert goes to each replica with the source's share; a row goes to a GPU with the
 /// probability that at least one of the token's pairs does.
 SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& placement) {
   const auto n = static_cast<std::size_t>(demand.num_gpus);
@@ -196,13 +208,15 @@ SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& place
   std::vector<double> miss(n, 1.0);  // probability that none of the token's pairs goes to the GPU
   std::vector<std::size_t> touched;
   for (std::size_t source = 0; source + 1 < demand.samples.first_of_source.size(); ++source) {
+    const std::vector<std::vector<double>> shares = all_shares_from(source, placement, demand.num_gpus);
     for (std::size_t token = demand.samples.first_of_source[source];
          token < demand.samples.first_of_source[source + 1]; ++token) {
       for (const std::int32_t expert : demand.samples.experts_of(token)) {
-        for (const ExpertReplica& replica : placement.experts[expert]) {
-          const auto gpu = static_cast<std::size_t>(replica.gpu.value);
-          sampled.pairs[source * n + gpu] += replica.share;
-          miss[gpu] *= 1 - replica.share;
+        const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+        for (std::size_t index = 0; index < replicas.size(); ++index) {
+          const auto gpu = static_cast<std::size_t>(replicas[index].gpu.value);
+          sampled.pairs[source * n + gpu] += shares[expert][index];
+          miss[gpu] *= 1 - shares[expert][index];
           touched.push_back(gpu);
         }
       }
@@ -221,11 +235,13 @@ SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& place
 std::vector<double> exchange_rows(const LayerDemand& demand, const LayerPlacement& placement) {
   const auto n = static_cast<std::size_t>(demand.num_gpus);
   std::vector<double> rows(n * n);
-  for (int expert = 0; expert < demand.num_experts; ++expert) {
-    for (const ExpertReplica& replica : placement.experts[expert]) {
-      for (int source = 0; source < demand.num_gpus; ++source) {
-        rows[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(replica.gpu.value)] +=
-            demand.pairs(source, expert) * replica.share;
+  for (int source = 0; source < demand.num_gpus; ++source) {
+    for (int expert = 0; expert < demand.num_experts; ++expert) {
+      const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+      const std::vector<double> shares = shares_from(replicas, GpuId{source}, demand.num_gpus);
+      for (std::size_t index = 0; index < replicas.size(); ++index) {
+        rows[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(replicas[index].gpu.value)] +=
+            demand.pairs(source, expert) * shares[index];
       }
     }
   }
@@ -235,6 +251,20 @@ std::vector<double> exchange_rows(const LayerDemand& demand, const LayerPlacemen
     if (sampled.pairs[index] > 0) rows[index] *= sampled.rows[index] / sampled.pairs[index];
   }
   return rows;
+}
+
+std::vector<double> pairs_of_replicas(const LayerDemand& demand, const LayerPlacement& placement,
+                                      int expert) {
+  const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+  if (replicas.size() == 1) return {demand.expert_pairs[expert]};
+  std::vector<double> pairs(replicas.size(), 0.0);
+  for (int source = 0; source < demand.num_gpus; ++source) {
+    const std::vector<double> shares = shares_from(replicas, GpuId{source}, demand.num_gpus);
+    for (std::size_t index = 0; index < replicas.size(); ++index) {
+      pairs[index] += demand.pairs(source, expert) * shares[index];
+    }
+  }
+  return pairs;
 }
 
 TrafficMatrix dispatch_bytes(const ModelTraffic& model, int layer, const LayerPlacement& placement,

@@ -4,7 +4,8 @@
 // are fewer than the (token, expert) pairs. Counts give the pairs exactly; samples of whole expert sets give
 // how many pairs one row carries. Rows from source s to GPU g are estimated as
 //     pairs(s, g) * (sampled rows from s to g / sampled pairs from s to g),
-// which is exact where no GPU hosts two experts, and without samples counts every pair as a row.
+// which is exact where no GPU hosts two experts, and without samples counts every pair as a row. Which copy
+// of an expert serves a source's tokens is in replica_shares.h.
 #pragma once
 
 #include <cstddef>
@@ -69,6 +70,9 @@ struct LayerDemand {
 
 /// Rows between GPUs, row-major [source][destination], the diagonal (local rows, free) included.
 std::vector<double> exchange_rows(const LayerDemand& demand, const LayerPlacement& placement);
+
+/// Pairs that each replica of an expert serves, all sources together: [replica].
+std::vector<double> pairs_of_replicas(const LayerDemand& demand, const LayerPlacement& placement, int expert);
 
 /// Bytes of the dispatch of one layer; every entry rounded to whole bytes.
 TrafficMatrix dispatch_bytes(const ModelTraffic& model, int layer, const LayerPlacement& placement,

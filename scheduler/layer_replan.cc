@@ -82,6 +82,13 @@ std::vector<int> new_numbers(const LayerProblem& problem, const std::vector<doub
   return number;
 }
 
+/// Beyond one of each expert.
+int num_copies(const LayerPlacement& placement) {
+  int count = 0;
+  for (const Replicas& replicas : placement.experts) count += static_cast<int>(replicas.size()) - 1;
+  return count;
+}
+
 void sort_by_gpu(Replicas& replicas) { std::ranges::sort(replicas, {}, &ExpertReplica::gpu); }
 
 struct ExpertChange {
@@ -137,9 +144,7 @@ void LayerReplan::consider_search() {
 int LayerReplan::num_copies_left() const {
   int left = args_.placement.num_replicas;
   for (const LayerPlacement& placement : args_.current) {
-    int num_copies = 0;
-    for (const Replicas& replicas : placement.experts) num_copies += static_cast<int>(replicas.size()) - 1;
-    left = std::min(left, args_.placement.num_replicas - num_copies);
+    left = std::min(left, args_.placement.num_replicas - num_copies(placement));
   }
   return std::max(0, left);
 }
@@ -153,8 +158,11 @@ void LayerReplan::consider(std::vector<LayerPlacement> placements) {
   best_ = std::move(placements);
 }
 
+/// Within the slots, and within the budget of copies or what the current placement has of them.
 bool LayerReplan::fits(const std::vector<LayerPlacement>& placements) const {
   for (std::size_t model = 0; model < placements.size(); ++model) {
+    const int most_copies = std::max(args_.placement.num_replicas, num_copies(args_.current[model]));
+    if (num_copies(placements[model]) > most_copies) return false;
     std::vector<int> num_on(static_cast<std::size_t>(args_.problem->num_gpus()), 0);
     for (const Replicas& replicas : placements[model].experts) {
       for (const ExpertReplica& replica : replicas) ++num_on[replica.gpu.value];

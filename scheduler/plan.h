@@ -13,7 +13,7 @@
 
 namespace aurora {
 
-/// One copy of an expert and the share of the expert's tokens that it should serve.
+/// One copy of an expert and the share of the expert's tokens, of all sources, that it should serve.
 struct ExpertReplica {
   GpuId gpu;
   double share = 1;  // above 0; the shares of an expert sum to 1

@@ -411,13 +411,13 @@ LayerWork layer_work(const LayerDemand& demand, const LayerPlacement& placement,
     work.gate_us.push_back(demand.tokens[gpu] * (model.attention_us + model.gate_us) / speed);
     work.aggregate_us.push_back(demand.tokens[gpu] * model.aggregate_us / speed);
   }
-  for (std::size_t expert = 0; expert < placement.experts.size(); ++expert) {
-    for (const ExpertReplica& replica : placement.experts[expert]) {
-      const double pairs = demand.expert_pairs[expert] * replica.share;
-      if (pairs <= 0) continue;
-      const auto gpu = static_cast<std::size_t>(replica.gpu.value);
+  for (int expert = 0; expert < placement.num_experts(); ++expert) {
+    const std::vector<double> pairs = pairs_of_replicas(demand, placement, expert);
+    for (std::size_t index = 0; index < pairs.size(); ++index) {
+      if (pairs[index] <= 0) continue;
+      const auto gpu = static_cast<std::size_t>(placement.experts[expert][index].gpu.value);
       work.expert_us[gpu] +=
-          (pairs * model.expert_us_per_token + model.expert_us_per_hit) / cluster.gpus[gpu].compute;
+          (pairs[index] * model.expert_us_per_token + model.expert_us_per_hit) / cluster.gpus[gpu].compute;
     }
   }
   const std::vector<double> rows = exchange_rows(demand, placement);

@@ -6,6 +6,8 @@
 #include <numeric>
 #include <string>
 
+#include "scheduler/replica_shares.h"
+
 namespace aurora {
 namespace {
 
@@ -26,13 +28,15 @@ Columns columns_of(const LayerPlacement& placement, RankOf self, Indices& slot_o
   Columns columns;
   slot_offsets.assign(static_cast<std::size_t>(self.num_ranks) + 1, 0);
   for (const auto& replicas : placement.experts) {
+    const std::vector<double> shares = shares_from(replicas, GpuId{self.rank}, self.num_ranks);
     double share = 0;
-    for (const ExpertReplica& replica : replicas) {
+    for (std::size_t index = 0; index < replicas.size(); ++index) {
+      const ExpertReplica& replica = replicas[index];
       const std::int32_t rank = replica.gpu.value;
       check(rank >= 0 && rank < self.num_ranks, "expert " + std::to_string(columns.offsets.size() - 1) +
                                                     " is placed on rank " + std::to_string(rank) + " of " +
                                                     std::to_string(self.num_ranks));
-      share += replica.share;
+      share += shares[index];
       columns.ranks.push_back(rank);
       columns.bounds.push_back(bound_of(share));
       ++slot_offsets[static_cast<std::size_t>(rank) + 1];

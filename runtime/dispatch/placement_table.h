@@ -3,7 +3,8 @@
 //
 // Replicas are numbered twice: by expert, as the plan lists them, and by *slot*, their position when all are
 // ordered by rank and then by expert. Slots are how ranks count pairs: those of rank r are consecutive and in
-// the order of its experts.
+// the order of its experts. Which replica serves a token differs from rank to rank, so that tokens stay where
+// they are as far as the plan's shares allow (scheduler/replica_shares.h).
 #pragma once
 
 #include <cstdint>

@@ -10,6 +10,7 @@
 #include "kernels/backend_registry.h"
 #include "runtime/dispatch/dispatch_counts.h"
 #include "runtime/dispatch/placement_table.h"
+#include "scheduler/replica_shares.h"
 #include "tests/support/random_placement.h"
 
 namespace aurora {
@@ -50,9 +51,11 @@ TEST_P(PlacementTableTest, ListsReplicasByExpertAndSlotsByRank) {
     for (int expert = 0; expert < kNumExperts; ++expert) {
       const auto& planned = placement_.experts[expert];
       EXPECT_EQ(replicas.offsets.i32()[expert], num_replicas);
+      const std::vector<double> shares = shares_from(planned, GpuId{rank}, GetParam());
       double share = 0;
-      for (const ExpertReplica& replica : planned) {
-        share += replica.share;
+      for (std::size_t index = 0; index < planned.size(); ++index) {
+        const ExpertReplica& replica = planned[index];
+        share += shares[index];
         EXPECT_EQ(replicas.ranks.i32()[num_replicas], replica.gpu.value);
         EXPECT_NEAR(replicas.bounds.i32()[num_replicas] * 0x1p-31, share, 0x1p-31);
         experts_by_slot[replicas.slots.i32()[num_replicas]] = expert;
