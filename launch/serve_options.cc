@@ -105,7 +105,7 @@ std::vector<Field> replan_fields(ServeOptions& o) {
        IntegerValue{&o.replan_half_life, 1, kMostSteps}},
       {"replan_budget_kb", "most KiB of experts that a rank sends, and receives, in one step of a move",
        IntegerValue{&o.replan_budget, 1, kMostKibibytes, kKibibyte}},
-      {"replan_drift", "with --replan drift, the part of tokens that must go to other experts than before",
+      {"replan_drift", "part of tokens that go to other experts than before at which traffic has drifted",
        RealValue{&o.replan_drift, 0, 1}},
   };
 }

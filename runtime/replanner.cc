@@ -242,11 +242,12 @@ bool Replanner::is_worth_planning() {
   }
   report_.last_drift = drift;
   if (!has_enough_traffic()) return false;
-  if (args_.options.mode == ReplanMode::kInterval || !is_reference_known) return true;
-  if (drift <= args_.options.drift_threshold) return false;
-  note("traffic has drifted by " + decimal(100 * drift) + " % at step " + std::to_string(step_));
-  history_.forget_older();
-  return true;
+  if (drift > args_.options.drift_threshold) {
+    note("traffic has drifted by " + decimal(100 * drift) + " % at step " + std::to_string(step_));
+    history_.forget_older();
+    return true;
+  }
+  return args_.options.mode == ReplanMode::kInterval || !is_reference_known;
 }
 
 std::optional<Replanner::Judgement> Replanner::judgement() const {

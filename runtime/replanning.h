@@ -28,7 +28,7 @@ struct ReplanOptions {
   std::int64_t horizon_steps = 1000;                    // within which a move must pay
   std::int64_t half_life_steps = 200;                   // of traffic
   std::int64_t bytes_per_step = std::int64_t{4} << 20;  // of weights that a rank sends, and receives
-  /// Drift (traffic_history.h) above which kDrift thinks.
+  /// Drift (traffic_history.h) above which older traffic is forgotten, and kDrift thinks.
   double drift_threshold = 0.1;
   /// False: the step waits for the planner, and when it switches does not depend on time.
   bool plans_in_background = true;
