@@ -167,6 +167,9 @@ int run(int argc, char** argv) {
     command->add_option("--seed", options.seed, "seed of all random inputs")->capture_default_str();
     command->add_option("--routing", options.routing, "routing record of the rows on real routing")
         ->capture_default_str();
+    command
+        ->add_option("--later-routing", options.later_routing, "routing record that suite drift changes to")
+        ->capture_default_str();
   }
   bench::AlltoallOptions alltoall_options;
   const CLI::App* alltoall = add_alltoall(app, alltoall_options, is_json);

@@ -16,6 +16,8 @@ struct SuiteOptions {
   std::uint64_t seed = 1;
   std::string routing = "benchmarks/routing/law.json";  // routing record of the rows on real routing
 
+  std::string later_routing = "benchmarks/routing/summary.json";  // what suite drift changes to
+
   bool wants(const std::string& row_name) const { return row_name.find(only) != std::string::npos; }
 };
 
@@ -29,6 +31,7 @@ struct Suite {
 };
 
 void run_planning_suite(const SuiteOptions& options, const RowVisitor& visit);
+void run_drift_suite(const SuiteOptions& options, const RowVisitor& visit);
 
 /// Every row has the columns `median` (what is compared; smaller is better) and `wrong` (wrong results; 0).
 std::span<const Suite> all_suites();
