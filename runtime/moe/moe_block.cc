@@ -161,7 +161,6 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
     experts_.submit({.table = table_,
                      .experts = &input_.experts->bank(input_.moe_layer),
                      .messages = &messages_,
-                     .compute_dtype = input_.normalized.dtype(),
                      .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
     combine_.mark_ready();
     is_submitted_ = true;
