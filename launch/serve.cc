@@ -116,7 +116,7 @@ RunStamp run_stamp(const CommandLine& command, const Setup& setup, const Resolve
           .transport = transport.name,
           .placement = plan.placement_policy,
           .order = std::string(order_policy_name(setup.engine.order)),
-          .schedule = options.schedule == Schedule::kSerial ? "serial" : "colocated",
+          .schedule = std::string(schedule_name(options.schedule)),
           .wire_dtype = std::string(dtype_name(options.wire_dtype)),
           .deterministic = options.deterministic};
 }

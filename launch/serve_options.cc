@@ -41,11 +41,13 @@ std::vector<std::string> placement_names() {
 }
 
 ChoiceValue schedule_choice(Schedule& schedule) {
-  return {{"serial", "colocated"},
-          [&schedule] { return std::string(schedule == Schedule::kSerial ? "serial" : "colocated"); },
-          [&schedule](const std::string& name) {
-            schedule = name == "serial" ? Schedule::kSerial : Schedule::kColocated;
-          }};
+  ChoiceValue choice;
+  for (const Schedule each : kSchedules) choice.names.emplace_back(schedule_name(each));
+  choice.get = [&schedule] { return std::string(schedule_name(schedule)); };
+  choice.set = [&schedule](const std::string& name) {
+    schedule = *std::ranges::find(kSchedules, std::string_view(name), schedule_name);
+  };
+  return choice;
 }
 
 ChoiceValue wire_dtype_choice(DType& dtype) {
@@ -67,7 +69,9 @@ std::vector<Field> planning_fields(ServeOptions& o) {
       {"port_gbps", "bandwidth of one rank's port, Gbit/s in each direction",
        RealValue{&o.port_gbps, 0, kMaxReal, true}},
       {"cluster", "TOML file with the ports and speeds of the GPUs", &o.cluster},
-      {"schedule", "run the models' steps one after the other or interleave their phases",
+      {"schedule",
+       "how models share ranks: phases interleaved; one after the other, whole or in two halves; "
+       "on ranks of their own",
        schedule_choice(o.schedule)},
       {"wire_dtype", "element type of exchanged tokens", wire_dtype_choice(o.wire_dtype)},
       {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},

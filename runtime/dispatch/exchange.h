@@ -70,6 +70,12 @@ class Exchange {
   /// True once work that is submitted to `compute` from now on reads what was received. Call until then.
   bool advance();
 
+  /// Whether what the device receives is there, so that a stream need not wait for it. Always, where the host
+  /// moves the bytes: there `advance` tells.
+  bool has_arrived() {
+    return !transport_->is_stream_ordered() || rounds_.empty() || device_end_->is_complete();
+  }
+
   /// After `advance`: true once no transfer is under way. Throws what the transport found wrong.
   bool is_settled();
   /// Seconds that exchanges took since the last call, from when they could begin to their end as seen by

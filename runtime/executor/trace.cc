@@ -16,7 +16,7 @@ namespace aurora {
 namespace {
 
 constexpr std::uint32_t kTraceMagic = 0x43525441;  // "ATRC"
-constexpr std::uint32_t kTraceVersion = 1;
+constexpr std::uint32_t kTraceVersion = 2;
 constexpr std::int64_t kNsPerUs = 1000;
 
 struct TraceHeader {
@@ -31,7 +31,7 @@ struct TraceHeader {
 };
 
 static_assert(std::is_trivially_copyable_v<TraceHeader> && std::is_trivially_copyable_v<TraceEvent> &&
-              std::is_trivially_copyable_v<PhaseTotals>);
+              std::is_trivially_copyable_v<PhaseTotals> && std::is_trivially_copyable_v<OverlapTotal>);
 
 // Writes values to the front of a space whose length is known to suffice, and moves on.
 template <typename T>
@@ -57,8 +57,9 @@ void check_lengths(const TraceHeader& header, std::size_t rest_bytes) {
     refuse_trace(std::to_string(header.num_models) + " models and " + std::to_string(header.num_events) +
                  " events do not fit into " + std::to_string(rest_bytes) + " bytes");
   }
-  const std::uint64_t expected =
-      header.num_models * sizeof(PhaseTotals) + header.num_events * sizeof(TraceEvent);
+  const std::uint64_t expected = header.num_models * sizeof(PhaseTotals) +
+                                 (header.num_models + 1) * sizeof(OverlapTotal) +
+                                 header.num_events * sizeof(TraceEvent);
   if (expected != rest_bytes) {
     refuse_trace("its header promises " + std::to_string(expected) + " bytes after it, there are " +
                  std::to_string(rest_bytes));
@@ -136,7 +137,8 @@ std::int64_t trace_clock_ns() {
       .count();
 }
 
-TraceRecorder::TraceRecorder(std::size_t num_models, std::size_t capacity) : capacity_(capacity) {
+TraceRecorder::TraceRecorder(std::size_t num_models, std::size_t capacity)
+    : capacity_(capacity), overlap_(num_models) {
   if (num_models == 0) throw Error(ErrorKind::kInvalidArgument, "a trace needs at least one model");
   constexpr std::size_t kMostEvents = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(TraceEvent);
   if (capacity > kMostEvents) {
@@ -157,6 +159,7 @@ void TraceRecorder::record(const TraceEvent& event) {
   total.seconds += 1e-9 * static_cast<double>(event.end_ns - event.start_ns);
   total.bytes += event.bytes;
   ++total.num_events;
+  overlap_.add(model, event.phase, {event.start_ns, event.end_ns});
   if (capacity_ == 0) return;
   if (events_.size() < capacity_) {
     events_.push_back(event);
@@ -168,6 +171,7 @@ void TraceRecorder::record(const TraceEvent& event) {
 
 void TraceRecorder::clear() {
   std::fill(totals_.begin(), totals_.end(), PhaseTotals{});
+  overlap_ = OverlapMeter(totals_.size());
   events_.clear();
   num_recorded_ = 0;
 }
@@ -208,10 +212,11 @@ std::vector<std::byte> TraceRecorder::serialize(std::int32_t rank, std::int64_t 
   header.num_events = events_.size();
   const std::vector<TraceEvent> ordered = events();
   std::vector<std::byte> bytes(sizeof(header) + totals_.size() * sizeof(PhaseTotals) +
-                               ordered.size() * sizeof(TraceEvent));
+                               overlap().size() * sizeof(OverlapTotal) + ordered.size() * sizeof(TraceEvent));
   std::span<std::byte> space(bytes);
   put(space, std::span<const TraceHeader>(&header, 1));
   put(space, std::span<const PhaseTotals>(totals_));
+  put(space, std::span<const OverlapTotal>(overlap()));
   put(space, std::span<const TraceEvent>(ordered));
   return bytes;
 }
@@ -232,8 +237,10 @@ RankTrace parse_rank_trace(std::span<const std::byte> bytes) {
   check_lengths(header, bytes.size());
   RankTrace trace{header.rank, header.clock_offset_ns, header.num_lost_events, {}, {}};
   trace.totals.resize(header.num_models);
+  trace.overlap.resize(header.num_models + 1);
   trace.events.resize(header.num_events);
   take(bytes, std::span<PhaseTotals>(trace.totals));
+  take(bytes, std::span<OverlapTotal>(trace.overlap));
   take(bytes, std::span<TraceEvent>(trace.events));
   for (std::size_t i = 0; i < trace.events.size(); ++i) check_event(trace.events[i], i, trace.totals.size());
   return trace;

@@ -9,13 +9,14 @@ namespace aurora {
 namespace {
 
 /// Number of answers that differ from the reference.
-int run_references(Transport& transport, bool deterministic, Schedule schedule) {
+int run_references(Transport& transport, bool deterministic, Schedule schedule, bool worker_streams) {
   std::map<RequestId, test::ReferencePrompt> expected;
   test::ListFeed feed(test::reference_requests(expected), 7);
   EngineOptions options = test::example_options();
   options.deterministic = deterministic;
   options.schedule = schedule;
-  const auto backend = create_backend("cpu", {.deterministic = deterministic});
+  const auto backend =
+      create_backend("cpu", {.deterministic = deterministic, .worker_streams = worker_streams});
   Engine engine(options, transport, *backend);
   engine.run(transport.rank() == 0 ? &feed : nullptr);
   if (transport.rank() != 0) return 0;
@@ -35,8 +36,11 @@ int main() {
   try {
     aurora::MpiSession session;
     const auto transport = aurora::create_mpi_transport(session);
-    int num_wrong = aurora::run_references(*transport, false, aurora::Schedule::kColocated);
-    num_wrong += aurora::run_references(*transport, true, aurora::Schedule::kSerial);
+    int num_wrong = 0;
+    for (const aurora::Schedule schedule : aurora::kSchedules) {
+      num_wrong += aurora::run_references(*transport, false, schedule, true);
+      num_wrong += aurora::run_references(*transport, true, schedule, false);
+    }
     if (transport->rank() == 0)
       std::cout << num_wrong << " wrong answers on " << transport->num_ranks() << " ranks\n";
     return num_wrong == 0 ? 0 : 1;
