@@ -194,8 +194,21 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
     return kExitAnswered;
   }
   if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
+  const Resolved worker_streams =
+      resolve_worker_streams({.wanted = options.worker_streams,
+                              .backend = setup.backend.name,
+                              .transport = transport_choice.name,
+                              .schedule = options.schedule,
+                              .num_models = setup.models.size(),
+                              .num_ranks = transport.num_ranks(),
+                              .num_local_ranks = place.num_local_ranks,
+                              .num_cores = static_cast<int>(std::thread::hardware_concurrency())});
+  if (is_root && !worker_streams.why.empty()) {
+    spdlog::info("worker streams auto: {} ({})", worker_streams.name, worker_streams.why);
+  }
   const std::unique_ptr<Backend> backend = create_backend(
       setup.backend.name, {.deterministic = options.deterministic,
+                           .worker_streams = worker_streams.name == "on",
                            .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
                            .device = place.device});
   Engine engine(setup.engine, transport, *backend);

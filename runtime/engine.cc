@@ -16,6 +16,7 @@
 #include "runtime/feed_relay.h"
 #include "runtime/moe/compute_turns.h"
 #include "runtime/plan_io/plan_file.h"
+#include "runtime/planned_timeline.h"
 #include "runtime/rank_groups.h"
 #include "runtime/rank_memory.h"
 #include "runtime/request_assigner.h"
@@ -99,6 +100,7 @@ struct Engine::State {
                Clock::time_point turn_start);
   void serve_group(RequestAssigner* assigner);
   void serve(RequestFeed* feed);
+  std::vector<PlannedSpan> planned_spans() const;
   void gather_and_report(const RequestAssigner* assigner, double wall_seconds);
 
   EngineOptions options;
@@ -360,7 +362,19 @@ void Engine::State::gather_and_report(const RequestAssigner* assigner, double wa
   build_report(
       gathered,
       {.models = models, .groups = groups, .wall_seconds = wall_seconds, .wire_dtype = options.wire_dtype});
+  add_planned_seconds(gathered.report, planned_spans());
   if (!options.record_routing.empty()) write_routing(gathered, options.record_routing, models);
+}
+
+/// Of a mean step, from what was routed and measured. Rank 0, after the run.
+std::vector<PlannedSpan> Engine::State::planned_spans() const {
+  std::vector<std::int64_t> num_steps;
+  for (const ModelTotals& total : gathered.totals) num_steps.push_back(total.steps);
+  return planned_timeline({.plan = &plan,
+                           .traffic = gathered.traffic,
+                           .num_steps = num_steps,
+                           .cluster = cluster_of(options, transport->num_ranks()),
+                           .schedule = options.schedule});
 }
 
 Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)
@@ -390,7 +404,7 @@ std::vector<ModelTraffic> Engine::traffic() const { return state_->gathered.traf
 std::string Engine::trace_json() const {
   std::vector<std::string> names;
   for (const auto& model : state_->models) names.push_back(model->options().name);
-  return write_trace_json(state_->gathered.traces, names);
+  return write_trace_json(state_->gathered.traces, names, state_->planned_spans());
 }
 
 }  // namespace aurora

@@ -80,7 +80,9 @@ struct EngineReport {
     double bound_seconds = 0;                      // sum of makespan bounds at port_gbps
     double achieved_seconds = 0;                   // sum of the slowest rank's times
     std::vector<std::pair<std::string, double>> phase_seconds;  // by phase name, mean over ranks
-    std::vector<std::vector<std::int64_t>> expert_tokens;       // [moe layer][expert]
+    /// The same as the planner's event simulation has it; attention is part of its gate.
+    std::vector<std::pair<std::string, double>> planned_seconds;
+    std::vector<std::vector<std::int64_t>> expert_tokens;  // [moe layer][expert]
   };
   double wall_seconds = 0;
   int num_ranks = 0;

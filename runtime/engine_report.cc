@@ -1,6 +1,7 @@
 #include "runtime/engine_report.h"
 
 #include <algorithm>
+#include <array>
 
 #include "runtime/transport/wait.h"
 
@@ -220,6 +221,23 @@ void build_report(GatheredRun& run, const ReportArgs& args) {
     traffic.dispatch_bytes_per_token = static_cast<double>(layout.row_bytes());
     traffic.combine_bytes_per_token = static_cast<double>(layout.return_row_bytes());
     fill_measured_times(traffic, run.traces, index, model.expert_tokens.empty() ? 0 : num_pairs);
+  }
+}
+
+void add_planned_seconds(EngineReport& report, std::span<const PlannedSpan> of_step) {
+  std::vector<std::array<double, kNumPhases>> seconds(report.models.size());
+  for (const PlannedSpan& span : of_step) {
+    const auto model = static_cast<std::size_t>(span.model_index);
+    const double scale =
+        1e-6 * static_cast<double>(report.models[model].steps) / report.models[model].num_ranks;
+    seconds[model][static_cast<std::size_t>(span.phase)] += (span.end_us - span.start_us) * scale;
+  }
+  for (std::size_t model = 0; model < seconds.size(); ++model) {
+    for (const Phase phase :
+         {Phase::kGate, Phase::kDispatch, Phase::kExperts, Phase::kCombine, Phase::kAggregation}) {
+      report.models[model].planned_seconds.emplace_back(phase_name(phase),
+                                                        seconds[model][static_cast<std::size_t>(phase)]);
+    }
   }
 }
 

@@ -64,6 +64,9 @@ struct ReportArgs {
 /// Fills `run.report`, and the measured times of `run.traffic`, from what was gathered.
 void build_report(GatheredRun& run, const ReportArgs& args);
 
+/// Sets what the steps of the report would have taken as planned, from the spans of one step of each model.
+void add_planned_seconds(EngineReport& report, std::span<const PlannedSpan> of_step);
+
 /// Writes the collected routing: `file` itself for a single model, else one file per model with the model's
 /// name before the extension.
 void write_routing(const GatheredRun& run, const std::filesystem::path& file,

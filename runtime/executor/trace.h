@@ -98,9 +98,22 @@ class TraceRecorder {
 /// The inverse of TraceRecorder::serialize. Throws kFormat naming what is wrong and where.
 RankTrace parse_rank_trace(std::span<const std::byte> bytes);
 
+/// What was planned to be done, on a time axis of its own.
+struct PlannedSpan {
+  std::int32_t rank = 0;
+  std::int32_t model_index = 0;
+  std::int32_t layer = 0;
+  Phase phase = Phase::kGate;
+  double start_us = 0;
+  double end_us = 0;
+};
+
 /// One JSON object with `traceEvents`: complete events ("X") in microseconds since the earliest event, pid =
-/// rank, tid = 2 * model + (1 for exchanges), and metadata that names processes and rows. `model_names` is
-/// indexed by model; throws kInvalidArgument when an event's model has no name.
-std::string write_trace_json(std::span<const RankTrace> ranks, std::span<const std::string> model_names);
+/// rank, tid = 2 * model + (1 for exchanges), and metadata that names processes and rows. `planned` gets rows
+/// below those of all models, beginning with the step of the first model on the first rank whose distance to
+/// the next is the median. `model_names` is indexed by model; throws kInvalidArgument when an event's model
+/// has no name.
+std::string write_trace_json(std::span<const RankTrace> ranks, std::span<const std::string> model_names,
+                             std::span<const PlannedSpan> planned = {});
 
 }  // namespace aurora
