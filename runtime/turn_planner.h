@@ -40,8 +40,9 @@ struct ModelDemand {
 
 class TurnPlanner {
  public:
-  /// Few tokens take as long as some more: measured, decode steps of the example models on one core take as
-  /// long with one token as the rest of a step takes for about this many.
+  /// What a step takes apart from its tokens, in tokens: launches, messages, weights that are read for few
+  /// rows. A rough figure, not a measured one: it only keeps models with one or two tokens from being given
+  /// many steps for free.
   static constexpr std::int64_t kFixedTokens = 16;
   /// Of one model in a turn. New requests join between turns, and answers come out there.
   static constexpr std::int64_t kMostSteps = 8;
