@@ -116,6 +116,10 @@ struct Engine::State {
   std::vector<std::unique_ptr<ModelTurn>> turns;  // [model], null for those of other groups
   std::optional<TurnPlanner> turn_planner;        // leaders
   std::vector<ModelTotals> totals;                // leaders, by model
+  // Here and not where they are used: after a failure their messages are under way until the transport has
+  // aborted.
+  std::optional<FeedHub> hub;        // rank 0
+  std::optional<RemoteFeed> remote;  // other leaders
   ClockOffset clock_offset;
   GatheredRun gathered;  // rank 0, after run
 };
@@ -336,8 +340,6 @@ void Engine::State::serve(RequestFeed* feed) {
       branch.models.push_back(models[model]->options().name);
     }
   }
-  std::optional<FeedHub> hub;
-  std::optional<RemoteFeed> remote;
   if (is_root) hub.emplace(*feed, *transport, branches, kRelayTag);
   if (!is_root && is_leader()) remote.emplace(*transport, kRelayTag);
   std::unique_ptr<RequestAssigner> assigner;

@@ -45,6 +45,7 @@ Layers work_of_step(const ModelTraffic& traffic, const ModelPlacement& placement
 void append(std::vector<PlannedSpan>& spans, const Timeline& timeline, std::span<const std::int32_t> models,
             double start_us) {
   for (const TimelineEvent& event : timeline.events) {
+    if (event.end_us <= event.start_us) continue;  // a GPU that has no part in it
     spans.push_back({.rank = event.gpu,
                      .model_index = models[static_cast<std::size_t>(event.model)],
                      .layer = event.layer,

@@ -23,8 +23,8 @@ struct PlannedTimelineArgs {
   Schedule schedule = Schedule::kColocated;
 };
 
-/// Of one step of each model, from time 0; layers are MoE layers, gates include attention. Empty when nothing
-/// was stepped.
+/// Of one step of each model, from time 0; layers are MoE layers, gates include attention. What takes no time
+/// is left out.
 std::vector<PlannedSpan> planned_timeline(const PlannedTimelineArgs& args);
 
 }  // namespace aurora

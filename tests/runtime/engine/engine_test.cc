@@ -258,6 +258,7 @@ TEST(Engine, TracesWorkerStreamsByTheTimesOfTheirWork) {
   const auto trace = nlohmann::json::parse(run.trace);
   for (const auto& event : trace.at("traceEvents")) {
     if (event.at("ph") != "X") continue;
+    if (event.at("tid") >= 4) continue;  // as planned
     ++num_events[event.at("name")];
     if (event.at("cat") != "compute") continue;
     const std::pair<int, int> row = {event.at("pid"), event.at("tid")};
