@@ -1,5 +1,5 @@
-// aurora-bench: a command for each suite of suite.h, `layer` for one device, `alltoall` for the ranks of an
-// MPI job, and `compare` for two runs of a suite.
+// aurora-bench: a command for each suite of suite.h, `layer` for one device, `alltoall` and `colocation` for
+// the ranks of a job, and `compare` for two runs of a suite.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +11,7 @@
 
 #include "benchmarks/alltoall_suite.h"
 #include "benchmarks/calibrate_suite.h"
+#include "benchmarks/colocation_suite.h"
 #include "benchmarks/comparison.h"
 #include "benchmarks/layer_commands.h"
 #include "benchmarks/layer_suite.h"
@@ -91,6 +92,12 @@ int run_alltoall(const bench::AlltoallOptions& options, bool is_json) {
   return printer.is_empty() ? kExitDone : printer.finish();  // rank 0 alone has rows
 }
 
+int run_colocation(const bench::ColocationOptions& options, bool is_json) {
+  RowPrinter printer(options.seed, is_json);
+  bench::run_colocation_suite(options, [&](const bench::Row& row) { printer.add(row); });
+  return printer.is_empty() ? kExitDone : printer.finish();  // rank 0 alone has rows
+}
+
 int run_comparison(const CompareOptions& options) {
   const bench::Comparison comparison = bench::compare_runs(
       aurora::read_whole_file(options.before), aurora::read_whole_file(options.after), options.most_ratio);
@@ -143,6 +150,49 @@ CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_
   return command;
 }
 
+CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool& is_json) {
+  CLI::App* command =
+      app.add_subcommand("colocation", "the four schedules and their rivals on the same requests");
+  command->add_option("--models", options.models, "configuration files of the models")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--variant", options.variants,
+                   "serial, colocated, two-batch, exclusive, lina, rec, rga, or all; serial always runs")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--transport", options.transport)
+      ->check(CLI::IsMember({"threads", "mpi"}))
+      ->capture_default_str();
+  command->add_option("--ranks", options.num_ranks, "with --transport threads")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--ratio", options.ratios, "exchange over compute, by emulated ports; 0: no ports")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--ports", options.ports, "relative bandwidths of the ports, rank after rank")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--cluster", options.cluster, "with mpi: cluster file with the ports of the network");
+  command->add_option("--requests", options.num_requests, "of each model")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--prompt-tokens", options.prompt_tokens)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--max-tokens", options.max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_flag("--worker-streams", options.worker_streams, "compute beside the thread that exchanges");
+  command->add_option("--repeats", options.repeats)->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--timeout", options.timeout_seconds, "seconds that a rank waits for another")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "seed of all random inputs")->capture_default_str();
+  command->add_flag("--json", is_json, "JSON lines instead of the table");
+  return command;
+}
+
 /// What mpirun has said of this process, if it started it.
 aurora::LaunchedProcess this_process() {
   aurora::Environment lines;
@@ -178,6 +228,8 @@ int run(int argc, char** argv) {
   bench::CalibrateOptions calibrate_options;
   calibrate_options.is_under_mpi = this_process().is_under_mpi;
   const CLI::App* calibrate = bench::add_calibrate(app, calibrate_options, is_json);
+  bench::ColocationOptions colocation_options;
+  const CLI::App* colocation = add_colocation(app, colocation_options, is_json);
   CompareOptions compare;
   CLI::App* command = app.add_subcommand("compare", "compares two runs; fails where the second is worse");
   command->add_option("before", compare.before, "JSON lines of the first run")->required();
@@ -199,6 +251,7 @@ int run(int argc, char** argv) {
     throw aurora::Error(aurora::ErrorKind::kInvalidArgument, "alltoall needs --matrix or --family");
   }
   if (alltoall->parsed()) return run_alltoall(alltoall_options, is_json);
+  if (colocation->parsed()) return run_colocation(colocation_options, is_json);
   for (const bench::Suite& suite : bench::all_suites()) {
     if (app.got_subcommand(suite.name)) return run_suite(suite, options, is_json);
   }

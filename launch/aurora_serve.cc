@@ -58,7 +58,7 @@ int serve_over_nccl(const CommandLine& command, const Resolved& choice, const Mp
   } catch (const std::exception& failure) {
     return fail_rank(failure, control);
   }
-  return serve_rank(command, {choice, seat.device}, *transport);
+  return serve_rank(command, {choice, seat.device, session.num_local_ranks()}, *transport);
 }
 
 int run_on_mpi(const CommandLine& command, const Resolved& choice) {
@@ -66,8 +66,9 @@ int run_on_mpi(const CommandLine& command, const Resolved& choice) {
   int exit_code = kExitFailed;
   {
     const std::unique_ptr<Transport> transport = create_mpi_transport(session);
-    exit_code = choice.name == "nccl" ? serve_over_nccl(command, choice, session, *transport)
-                                      : serve_rank(command, {choice}, *transport);
+    exit_code = choice.name == "nccl"
+                    ? serve_over_nccl(command, choice, session, *transport)
+                    : serve_rank(command, {choice, 0, session.num_local_ranks()}, *transport);
   }
   if (exit_code != kExitAnswered && exit_code != kExitSomeFailed) {
     session.terminate_after_abort(exit_code, choice.name == "nccl" ? kNcclFarewellGrace : kFarewellGrace);
@@ -83,7 +84,7 @@ int run_on_threads(const CommandLine& command, const Resolved& choice) {
   for (int rank = 0; rank < num_ranks; ++rank) {
     threads.emplace_back([&, rank] {
       const std::unique_ptr<Transport> transport = fabric.connect(rank);
-      exit_codes[static_cast<std::size_t>(rank)] = serve_rank(command, {choice}, *transport);
+      exit_codes[static_cast<std::size_t>(rank)] = serve_rank(command, {choice, 0, num_ranks}, *transport);
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -55,6 +55,8 @@ std::optional<std::string> text_of(const Field& field, const toml::node& node) {
     if (const auto value = node.value_exact<bool>()) return *value ? "true" : "false";
   } else if (std::holds_alternative<IntegerValue>(field.value)) {
     if (const auto value = node.value_exact<std::int64_t>()) return std::to_string(*value);
+  } else if (std::holds_alternative<RealValue>(field.value)) {
+    if (const auto value = node.value<double>(); value && node.is_number()) return real_text(*value);
   } else if (const auto value = node.value_exact<std::string>()) {
     return *value;
   }
@@ -161,6 +163,7 @@ void override_field(const ModelOverride& change, const std::string& text, ModelC
 
 std::vector<Field> model_fields(ModelConfiguration& model) {
   constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
+  constexpr double kMaxWeight = 1e6;
   ModelOptions& o = model.options;
   return {
       {"version", "version of this file's format", IntegerValue{&model.version, 1, 1 << 30}},
@@ -176,6 +179,8 @@ std::vector<Field> model_fields(ModelConfiguration& model) {
       {"kv_cache_mb", "memory for keys and values on one rank, MiB",
        IntegerValue{&o.kv_cache_bytes, 1, 1 << 24, kMebibyte}},
       {"kv_block_tokens", "tokens in one block of the KV cache", IntegerValue{&o.kv_block_tokens, 1, 4096}},
+      {"weight", "share of time, or of ranks with --schedule exclusive, beside other models",
+       RealValue{&o.weight, 0, kMaxWeight, true}},
       {"traffic", "past traffic to plan from", &o.traffic},
       {"replay_routing", "routing record that drives the gate", &o.replay_routing},
   };

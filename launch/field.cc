@@ -27,13 +27,6 @@ std::string number_text(Number value) {
   return std::string(digits, end);
 }
 
-/// The shortest text that reads back as the same double, and reads as a TOML float.
-std::string real_text(double value) {
-  std::string text = number_text(value);
-  if (text.find_first_of(".en") == std::string::npos) text += ".0";
-  return text;
-}
-
 [[noreturn]] void throw_unexpected(const Field& field, const std::string& text) {
   constexpr std::size_t kLongestQuoted = 80;
   const std::string shown = text.size() <= kLongestQuoted ? text : text.substr(0, kLongestQuoted) + "...";
@@ -92,6 +85,12 @@ void set_list(const Field& field, const ListValue& list, const std::string& text
 }
 
 }  // namespace
+
+std::string real_text(double value) {
+  std::string text = number_text(value);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
 
 std::string_view setting_source_name(SettingSource source) {
   switch (source) {

@@ -66,6 +66,9 @@ std::string expected_value(const Field& field);
 /// the caller adds where the text came from.
 void set_field(const Field& field, const std::string& text);
 
+/// The shortest text that reads back as the same double, and reads as a TOML float.
+std::string real_text(double value);
+
 /// The field's value as TOML: 64, 0.5, true, "text", ["a", "b"].
 std::string toml_value(const Field& field);
 

@@ -36,11 +36,27 @@ Json stamp_json(const RunStamp& stamp) {
           {"deterministic", stamp.deterministic}};
 }
 
+Json percentiles_json(const Percentiles& seconds) {
+  return {{"p50", seconds.p50}, {"p90", seconds.p90}, {"p99", seconds.p99}};
+}
+
+/// Null where nobody looked when the device computed.
+Json overlap_json(const EngineReport::Overlap& overlap) {
+  if (overlap.compute_seconds == 0) return nullptr;
+  return {{"utilisation", overlap.utilisation},
+          {"compute_seconds", overlap.compute_seconds},
+          {"exchange_seconds", overlap.exchange_seconds},
+          {"exposed_seconds", overlap.exposed_seconds},
+          {"overlap_ratio", overlap.ratio}};
+}
+
 Json model_json(const EngineReport::Model& model) {
   Json phases = Json::object();
   for (const auto& [phase, seconds] : model.phase_seconds) phases[phase] = seconds;
   Json orders = Json::object();
   for (const auto& [order, times] : model.orders) orders[order] = times;
+  Json planned = Json::object();
+  for (const auto& [phase, seconds] : model.planned_seconds) planned[phase] = seconds;
   Json load = Json::array();
   for (std::size_t layer = 0; layer < model.expert_tokens.size(); ++layer) {
     load.push_back({{"moe_layer", layer},
@@ -55,7 +71,13 @@ Json model_json(const EngineReport::Model& model) {
           {"tokens_per_second", model.tokens_per_second},
           {"steps", model.steps},
           {"preemptions", model.preemptions},
+          {"num_ranks", model.num_ranks},
+          {"latency",
+           {{"first_token_seconds", percentiles_json(model.first_token_seconds)},
+            {"per_token_seconds", percentiles_json(model.per_token_seconds)}}},
+          {"overlap", overlap_json(model.overlap)},
           {"phase_seconds", phases},
+          {"planned_phase_seconds", planned},
           {"exchanges",
            {{"count", model.num_exchanges},
             {"bytes", model.exchanged_bytes},
@@ -183,6 +205,7 @@ std::string report_json(const EngineReport& report, const BatchProgress& progres
       {"prompts", {{"total", progress.num_prompts}, {"failed", progress.num_failed}}},
       {"generated_tokens", total_generated(report)},
       {"tokens_per_second", ratio(static_cast<double>(total_generated(report)), report.wall_seconds)},
+      {"overlap", overlap_json(report.overlap)},
       {"models", models},
       {"replan", replan_json(report.replan)}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -194,6 +217,11 @@ std::vector<std::string> report_summary(const EngineReport& report, const BatchP
       fmt::format("answered {} prompts on {} ranks in {:.2f} s: {} tokens, {:.1f} tokens/s",
                   progress.num_answered - progress.num_failed, report.num_ranks, report.wall_seconds, tokens,
                   report.wall_seconds > 0 ? static_cast<double>(tokens) / report.wall_seconds : 0.0)};
+  if (report.overlap.compute_seconds > 0) {
+    lines.push_back(
+        fmt::format("computing {:.0f} % of the time; {:.0f} % of exchange time hidden under compute",
+                    report.overlap.utilisation * 100, report.overlap.ratio * 100));
+  }
   for (const EngineReport::Model& model : report.models) {
     lines.push_back(model_summary(model));
     lines.push_back(exchange_summary(model));

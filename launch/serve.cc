@@ -116,7 +116,7 @@ RunStamp run_stamp(const CommandLine& command, const Setup& setup, const Resolve
           .transport = transport.name,
           .placement = plan.placement_policy,
           .order = std::string(order_policy_name(setup.engine.order)),
-          .schedule = options.schedule == Schedule::kSerial ? "serial" : "colocated",
+          .schedule = std::string(schedule_name(options.schedule)),
           .wire_dtype = std::string(dtype_name(options.wire_dtype)),
           .deterministic = options.deterministic};
 }
@@ -199,8 +199,21 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
       spdlog::log(note.is_routine ? spdlog::level::debug : spdlog::level::info, "{}", note.line);
     };
   }
+  const Resolved worker_streams =
+      resolve_worker_streams({.wanted = options.worker_streams,
+                              .backend = setup.backend.name,
+                              .transport = transport_choice.name,
+                              .schedule = options.schedule,
+                              .num_models = setup.models.size(),
+                              .num_ranks = transport.num_ranks(),
+                              .num_local_ranks = place.num_local_ranks,
+                              .num_cores = static_cast<int>(std::thread::hardware_concurrency())});
+  if (is_root && !worker_streams.why.empty()) {
+    spdlog::info("worker streams auto: {} ({})", worker_streams.name, worker_streams.why);
+  }
   const std::unique_ptr<Backend> backend = create_backend(
       setup.backend.name, {.deterministic = options.deterministic,
+                           .worker_streams = worker_streams.name == "on",
                            .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
                            .device = place.device});
   Engine engine(setup.engine, transport, *backend);

@@ -18,6 +18,7 @@ enum ExitCode : int {
 struct RankPlace {
   Resolved transport_choice;
   int device = 0;
+  int num_local_ranks = 1;  // processes of the job on this machine
 };
 
 /// Collective: all ranks of `transport` call it with the same command. Standard input and output are used on

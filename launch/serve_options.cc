@@ -41,11 +41,13 @@ std::vector<std::string> placement_names() {
 }
 
 ChoiceValue schedule_choice(Schedule& schedule) {
-  return {{"serial", "colocated"},
-          [&schedule] { return std::string(schedule == Schedule::kSerial ? "serial" : "colocated"); },
-          [&schedule](const std::string& name) {
-            schedule = name == "serial" ? Schedule::kSerial : Schedule::kColocated;
-          }};
+  ChoiceValue choice;
+  for (const Schedule each : kSchedules) choice.names.emplace_back(schedule_name(each));
+  choice.get = [&schedule] { return std::string(schedule_name(schedule)); };
+  choice.set = [&schedule](const std::string& name) {
+    schedule = *std::ranges::find(kSchedules, std::string_view(name), schedule_name);
+  };
+  return choice;
 }
 
 ChoiceValue replan_choice(ReplanMode& mode) {
@@ -83,9 +85,12 @@ std::vector<Field> planning_fields(ServeOptions& o) {
       {"port_gbps", "bandwidth of one rank's port, Gbit/s in each direction",
        RealValue{&o.port_gbps, 0, kMaxReal, true}},
       {"cluster", "TOML file with the ports and speeds of the GPUs", &o.cluster},
-      {"schedule", "run the models' steps one after the other or interleave their phases",
+      {"schedule",
+       "how models share ranks: phases interleaved; one after the other, whole or in two halves; "
+       "on ranks of their own",
        schedule_choice(o.schedule)},
-      {"wire_dtype", "element type of exchanged tokens; results come back as bfloat16 with float8_e4m3", wire_dtype_choice(o.wire_dtype)},
+      {"wire_dtype", "element type of exchanged tokens; results come back as bfloat16 with float8_e4m3",
+       wire_dtype_choice(o.wire_dtype)},
       {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},
   };
 }
@@ -289,6 +294,8 @@ std::vector<Field> serve_fields(ServeOptions& o) {
       {"backend", "what computes", name_choice(o.backend, {"cpu", "cuda", "auto"})},
       {"cuda_graphs", "on GPUs, submit decode steps whose shape repeats as CUDA graphs",
        name_choice(o.cuda_graphs, {"on", "off"})},
+      {"worker_streams", "on CPUs, compute on a thread beside the one that drives exchanges",
+       name_choice(o.worker_streams, {"on", "off", "auto"})},
       {"transport", "what carries tokens between ranks",
        name_choice(o.transport, {"mpi", "threads", "nccl", "auto"})},
       {"ranks", "number of ranks with --transport threads; 0: one", IntegerValue{&o.ranks, 0, 4096}},
@@ -416,6 +423,27 @@ LaunchedProcess launched_process(const Environment& environment) {
   launched.is_under_mpi = first_number(kRanks, launched.rank);
   launched.is_under_mpi |= first_number(kSizes, launched.num_processes);
   return launched;
+}
+
+Resolved resolve_worker_streams(const WorkerStreamsTerms& terms) {
+  if (terms.backend != "cpu") {
+    if (terms.wanted == "on") {
+      throw flag_error("--worker-streams on: streams of backend " + terms.backend +
+                       " run beside the host by themselves; leave it out");
+    }
+    return {"off", ""};
+  }
+  if (terms.wanted != "auto") return {terms.wanted, ""};
+  const bool overlaps = terms.schedule == Schedule::kTwoBatch ||
+                        (terms.schedule == Schedule::kColocated && terms.num_models > 1);
+  if (!overlaps) return {"off", "nothing computes while an exchange is under way"};
+  if (terms.num_ranks == 1) return {"off", "one rank exchanges nothing"};
+  if (terms.transport != "mpi") return {"off", "exchanges between threads are copies that need no driving"};
+  if (terms.num_cores < 2 * terms.num_local_ranks) {
+    return {"off", std::to_string(terms.num_cores) + " cores are less than two for each of " +
+                       std::to_string(terms.num_local_ranks) + " ranks here"};
+  }
+  return {"on", "exchanges go on while a model computes"};
 }
 
 EngineOptions engine_options(const ServeOptions& options, const std::vector<ModelConfiguration>& models) {

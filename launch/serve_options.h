@@ -18,7 +18,8 @@ namespace aurora {
 struct ServeOptions {
   std::vector<std::string> models;  // configuration files
   std::string backend = "auto";
-  std::string cuda_graphs = "off";  // or "on"
+  std::string cuda_graphs = "off";      // or "on"
+  std::string worker_streams = "auto";  // or "on", "off"
   std::string transport = "auto";
   std::int64_t ranks = 0;  // threads only; 0: one
 
@@ -114,6 +115,21 @@ Resolved resolve_backend(const std::string& wanted, const std::vector<BackendOff
 /// and other transports are refused.
 Resolved resolve_transport(const ServeOptions& options, const std::vector<BackendOffer>& offers,
                            const LaunchedProcess& launched);
+
+/// What decides whether streams of the CPU backend get threads of their own.
+struct WorkerStreamsTerms {
+  std::string wanted;  // "on", "off" or "auto"
+  std::string backend;
+  std::string transport;
+  Schedule schedule = Schedule::kColocated;
+  std::size_t num_models = 1;
+  int num_ranks = 1;
+  int num_local_ranks = 1;  // on this machine
+  int num_cores = 1;        // of this machine
+};
+/// "on" or "off". "auto" takes them where something computes while an exchange is under way that needs the
+/// host, and where the threads find cores. Throws kInvalidArgument for "on" with another backend than cpu.
+Resolved resolve_worker_streams(const WorkerStreamsTerms& terms);
 
 /// The engine's options out of the run's and the models'. Throws Error(kInvalidArgument) for settings that
 /// exclude each other.

@@ -46,15 +46,19 @@ ModelTraffic traffic_of(const ServedModel& model, const EngineOptions& options, 
   return traffic;
 }
 
-ClusterSpec cluster_of(const EngineOptions& options, int num_ranks) {
-  if (options.cluster_file.empty()) return uniform_cluster(num_ranks, options.port_gbps);
-  ClusterSpec cluster = read_cluster_file(options.cluster_file);
-  if (cluster.num_gpus() != num_ranks) {
-    refuse(ErrorKind::kInvalidArgument, options.cluster_file.string() + ": describes " +
-                                            std::to_string(cluster.num_gpus()) + " GPUs, but there are " +
-                                            std::to_string(num_ranks) + " ranks; each rank drives one");
+void check_on_group(const std::filesystem::path& file, const ModelPlacement& placement,
+                    const RankGroup& group) {
+  for (const LayerPlacement& layer : placement.layers) {
+    for (const auto& replicas : layer.experts) {
+      for (const ExpertReplica& replica : replicas) {
+        if (std::ranges::binary_search(group.ranks, replica.gpu.value)) continue;
+        refuse(ErrorKind::kInvalidArgument,
+               file.string() + ": places an expert of model " + placement.model + " on GPU " +
+                   std::to_string(replica.gpu.value) + "; with --schedule exclusive the model has ranks " +
+                   std::to_string(group.ranks.front()) + " to " + std::to_string(group.ranks.back()));
+      }
+    }
   }
-  return cluster;
 }
 
 /// A plan file must place exactly the loaded models, on exactly these ranks.
@@ -93,7 +97,55 @@ PlacementPolicy placement_policy_of(const EngineOptions& options) {
   refuse(ErrorKind::kInvalidArgument, "unknown placement \"" + options.placement + "\"; known are " + known);
 }
 
+ClusterSpec cluster_of_group(const ClusterSpec& cluster, const RankGroup& group) {
+  ClusterSpec part = cluster;
+  part.gpus.clear();
+  for (const int rank : group.ranks) part.gpus.push_back(cluster.gpus[static_cast<std::size_t>(rank)]);
+  return part;
+}
+
+/// Plans the group's models on its ranks and adds them to `plan`.
+void plan_group(const EngineOptions& options, const Models& models, const RankGroup& group,
+                DeploymentPlan& plan) {
+  const auto num_ranks = static_cast<int>(group.ranks.size());
+  const PlacementPolicy policy = placement_policy_of(options);
+  PlacementOptions placement_options;
+  placement_options.num_replicas = options.num_replicas;
+  std::vector<ModelTraffic> traffic;
+  for (const std::size_t model : group.models)
+    traffic.push_back(traffic_of(*models[model], options, num_ranks));
+  const ClusterSpec cluster = cluster_of_group(cluster_of(options, plan.num_gpus), group);
+  DeploymentPlan part;
+  try {
+    part = plan_deployment(traffic, cluster, policy, placement_options);
+  } catch (const std::invalid_argument& error) {
+    refuse(ErrorKind::kInvalidArgument, error.what());
+  }
+  plan.placement_policy = part.placement_policy;
+  for (ModelPlacement& placement : part.models) {
+    for (LayerPlacement& layer : placement.layers) {
+      for (auto& replicas : layer.experts) {
+        for (ExpertReplica& replica : replicas) {
+          replica.gpu = GpuId{group.ranks[static_cast<std::size_t>(replica.gpu.value)]};
+        }
+      }
+    }
+    plan.models.push_back(std::move(placement));
+  }
+}
+
 }  // namespace
+
+ClusterSpec cluster_of(const EngineOptions& options, int num_ranks) {
+  if (options.cluster_file.empty()) return uniform_cluster(num_ranks, options.port_gbps);
+  ClusterSpec cluster = read_cluster_file(options.cluster_file);
+  if (cluster.num_gpus() != num_ranks) {
+    refuse(ErrorKind::kInvalidArgument, options.cluster_file.string() + ": describes " +
+                                            std::to_string(cluster.num_gpus()) + " GPUs, but there are " +
+                                            std::to_string(num_ranks) + " ranks; each rank drives one");
+  }
+  return cluster;
+}
 
 PlanningInputs planning_inputs_of(const EngineOptions& options, const Models& models, int num_ranks) {
   PlanningInputs inputs;
@@ -102,31 +154,49 @@ PlanningInputs planning_inputs_of(const EngineOptions& options, const Models& mo
   return inputs;
 }
 
-DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& models, int num_ranks) {
+DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& models,
+                                  const std::vector<RankGroup>& groups) {
+  int num_ranks = 0;
+  for (const RankGroup& group : groups) num_ranks += static_cast<int>(group.ranks.size());
   DeploymentPlan plan;
-  if (!options.plan_file.empty()) {
-    plan = read_matching_plan(options.plan_file, models, num_ranks);
+  plan.num_gpus = num_ranks;
+  if (options.plan_file.empty()) {
+    for (const RankGroup& group : groups) plan_group(options, models, group, plan);
   } else {
-    const PlacementPolicy policy = placement_policy_of(options);
-    PlacementOptions placement_options;
-    placement_options.num_replicas = options.num_replicas;
-    const PlanningInputs inputs = planning_inputs_of(options, models, num_ranks);
-    try {
-      plan = plan_deployment(inputs.traffic, inputs.cluster, policy, placement_options);
-    } catch (const std::invalid_argument& error) {
-      refuse(ErrorKind::kInvalidArgument, error.what());
+    plan = read_matching_plan(options.plan_file, models, num_ranks);
+    for (const RankGroup& group : groups) {
+      for (const std::size_t model : group.models) {
+        check_on_group(options.plan_file, *plan.find(models[model]->options().name), group);
+      }
     }
   }
   plan.order_policy = options.order;
   return plan;
 }
 
-ExchangePolicy exchange_policy_of(const EngineOptions& options, int num_ranks) {
+ModelPlacement placement_in_group(const ModelPlacement& placement, const RankGroup& group) {
+  ModelPlacement in_group = placement;
+  for (LayerPlacement& layer : in_group.layers) {
+    for (auto& replicas : layer.experts) {
+      for (ExpertReplica& replica : replicas) {
+        const auto member = std::ranges::lower_bound(group.ranks, replica.gpu.value);
+        check(member != group.ranks.end() && *member == replica.gpu.value,
+              "a model's experts lie on the ranks that serve it");
+        replica.gpu = GpuId{static_cast<int>(member - group.ranks.begin())};
+      }
+    }
+  }
+  return in_group;
+}
+
+ExchangePolicy exchange_policy_of(const EngineOptions& options, const RankGroup& group, int num_ranks) {
   ExchangePolicy policy;
   policy.order = options.order;
   policy.options.round_cost_us = options.round_cost_us;
   policy.options.default_port = options.port_gbps * kBytesPerUsOfGbps;
-  if (!options.cluster_file.empty()) policy.options.ports = port_bandwidths(cluster_of(options, num_ranks));
+  if (!options.cluster_file.empty()) {
+    policy.options.ports = port_bandwidths(cluster_of_group(cluster_of(options, num_ranks), group));
+  }
   return policy;
 }
 

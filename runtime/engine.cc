@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <thread>
 
@@ -11,16 +12,22 @@
 #include "runtime/engine_report.h"
 #include "runtime/executor/expert_move.h"
 #include "runtime/executor/served_model.h"
-#include "runtime/executor/step_executor.h"
 #include "runtime/executor/trace.h"
+#include "runtime/executor/turn_executor.h"
 #include "runtime/fabric_agreement.h"
+#include "runtime/feed_relay.h"
+#include "runtime/moe/compute_turns.h"
 #include "runtime/plan_io/plan_file.h"
+#include "runtime/planned_timeline.h"
+#include "runtime/rank_groups.h"
 #include "runtime/rank_memory.h"
 #include "runtime/replanner.h"
 #include "runtime/request_assigner.h"
 #include "runtime/serialization.h"
 #include "runtime/transport/clock_offset.h"
+#include "runtime/transport/group_transport.h"
 #include "runtime/transport/wait.h"
+#include "runtime/turn_planner.h"
 #include "scheduler/makespan_bound.h"
 
 namespace aurora {
@@ -51,6 +58,10 @@ void check_options(const EngineOptions& options, const Backend& backend) {
       refuse("model " + model.name + ": dtype " + std::string(dtype_name(model.dtype)) +
              " is not computed by the " + std::string(backend.name()) + " backend; use float32");
     }
+    if (!(model.weight > 0 && std::isfinite(model.weight))) {
+      refuse("model " + model.name + ": weight is " + std::to_string(model.weight) +
+             "; it must be above 0 and finite");
+    }
   }
   if (options.wire_dtype == DType::kFloat16 || options.wire_dtype == DType::kInt32) {
     refuse("wire dtype " + std::string(dtype_name(options.wire_dtype)) +
@@ -59,6 +70,9 @@ void check_options(const EngineOptions& options, const Backend& backend) {
   if (!options.fabric_file.empty() && options.order != OrderPolicy::kAuto) {
     refuse("fabric file " + options.fabric_file.string() + " is given, but order " +
            std::string(order_policy_name(options.order)) + " does not choose by it; use order auto");
+  }
+  if (options.replan.mode != ReplanMode::kOff && options.schedule == Schedule::kExclusive) {
+    refuse("plans can only change while all models share all ranks; with schedule exclusive use replan off");
   }
   if (!(options.port_gbps > 0))
     refuse("port_gbps is " + std::to_string(options.port_gbps) + "; it must be positive");
@@ -77,22 +91,29 @@ struct Engine::State {
   State& operator=(const State&) = delete;
 
   Deadline deadline() const { return Clock::now() + options.timeout; }
+  bool is_leader() const { return group->rank() == 0; }
+  std::size_t num_lanes() const { return options.schedule == Schedule::kTwoBatch ? 2 : 1; }
   void start();
   void open_models();
   void make_plan();
   void check_memory();
   ExchangePolicy agree_on_exchange_policy();
   void load_models(const ExchangePolicy& policy);
+  std::unique_ptr<Replanner> make_replanner() const;
 
+  std::unique_ptr<RequestAssigner> make_assigner(RequestFeed& feed);
   StepCommand next_command(RequestAssigner& assigner, Clock::time_point& last_command);
   StepCommand receive_command();
   void distribute(const StepCommand& command);
-  StepReply take_step(const StepCommand& command);
-  std::unique_ptr<Replanner> make_replanner() const;
   void act_on(const MoveOrder& order, StepReply& reply);
   TrafficWindow take_window();
-  void collect(const StepReply& mine, RequestAssigner* assigner, Clock::time_point step_start);
+  StepReply take_turn(const StepCommand& command);
+  void collect(const StepReply& mine, const StepCommand& command, RequestAssigner* assigner,
+               Clock::time_point turn_start);
+  void serve_group(RequestAssigner* assigner);
   void serve(RequestFeed* feed);
+  std::vector<PlannedSpan> planned_spans() const;
+  void gather_and_report(const RequestAssigner* assigner, double wall_seconds);
 
   EngineOptions options;
   Transport* transport;
@@ -101,31 +122,47 @@ struct Engine::State {
   DeploymentPlan plan;
   std::unique_ptr<ExpertMove> move;      // to another plan, under way
   std::unique_ptr<Replanner> replanner;  // rank 0, unless re-planning is off
+  std::vector<RankGroup> groups;
+  std::unique_ptr<Transport> own_group_transport;  // where not all ranks are in one group
+  Transport* group = nullptr;                      // of the ranks that serve this rank's models
   std::unique_ptr<TraceRecorder> trace;
-  std::vector<std::unique_ptr<ModelStep>> steps;
-  std::vector<ModelTotals> totals;  // rank 0, by model
+  std::unique_ptr<ComputeTurns> compute_turns;
+  std::vector<std::unique_ptr<ModelTurn>> turns;  // [model], null for those of other groups
+  std::optional<TurnPlanner> turn_planner;        // leaders
+  std::vector<ModelTotals> totals;                // leaders, by model
+  // Here and not where they are used: after a failure their messages are under way until the transport has
+  // aborted.
+  std::optional<FeedHub> hub;        // rank 0
+  std::optional<RemoteFeed> remote;  // other leaders
   ClockOffset clock_offset;
   GatheredRun gathered;  // rank 0, after run
 };
 
 void Engine::State::open_models() {
   check_options(options, *backend);
-  std::int64_t num_experts = 0;
-  for (const ModelOptions& model : options.models) {
-    models.push_back(std::make_unique<ServedModel>(model));
-    num_experts += models.back()->config().num_experts;
-  }
+  for (const ModelOptions& model : options.models) models.push_back(std::make_unique<ServedModel>(model));
+  groups = rank_groups(options.models, options.schedule, transport->num_ranks());
   // Attention would gain from any number of ranks, but a rank without any expert has nothing to share.
-  if (transport->num_ranks() <= num_experts) return;
-  throw Error(ErrorKind::kInvalidArgument,
-              std::to_string(transport->num_ranks()) + " ranks, but the models have " +
-                  std::to_string(num_experts) +
-                  " experts in a layer together, so some ranks would hold none; start at most " +
-                  std::to_string(num_experts));
+  for (const RankGroup& each : groups) {
+    std::int64_t num_experts = 0;
+    for (const std::size_t model : each.models) num_experts += models[model]->config().num_experts;
+    if (static_cast<std::int64_t>(each.ranks.size()) <= num_experts) continue;
+    throw Error(ErrorKind::kInvalidArgument,
+                std::to_string(each.ranks.size()) + " ranks, but the models that they serve have " +
+                    std::to_string(num_experts) +
+                    " experts in a layer together, so some ranks would hold none; start at most " +
+                    std::to_string(num_experts));
+  }
 }
 
 void Engine::State::start() {
   agree(*transport, kLoadTimeout, "opening the models", [&] { open_models(); });
+  if (groups.size() > 1) {
+    own_group_transport =
+        std::make_unique<GroupTransport>(*transport, group_of(groups, transport->rank()).ranks);
+  }
+  group = groups.size() > 1 ? own_group_transport.get() : transport;
+  compute_turns = std::make_unique<ComputeTurns>(*backend);
   make_plan();
   trace = std::make_unique<TraceRecorder>(models.size(), options.record_trace ? kTraceCapacity : 0);
   totals.resize(models.size());
@@ -158,7 +195,7 @@ std::unique_ptr<Replanner> Engine::State::make_replanner() const {
 void Engine::State::make_plan() {
   std::string text;
   agree(*transport, kLoadTimeout, "planning on rank 0", [&] {
-    if (transport->rank() == 0) text = plan_text(plan_deployment_of(options, models, transport->num_ranks()));
+    if (transport->rank() == 0) text = plan_text(plan_deployment_of(options, models, groups));
   });
   const auto bytes = broadcast(*transport, 0, std::as_bytes(std::span<const char>(text)), kPlanTag,
                                deadline(), "deployment plan from rank 0");
@@ -167,13 +204,16 @@ void Engine::State::make_plan() {
 
 /// Ranks may share a device, so every rank learns what all of them need before any takes memory.
 void Engine::State::check_memory() {
-  const MemoryTerms terms{transport->num_ranks(), options.wire_dtype};
   const auto needs_of = [&](int rank, DeviceMemory device) {
     RankMemory needs{std::move(device), {}};
-    for (const auto& model : models) {
-      const ModelPlacement* placement = plan.find(model->options().name);
+    const RankGroup& of_rank = group_of(groups, rank);
+    const MemoryTerms terms{static_cast<int>(of_rank.ranks.size()), options.wire_dtype,
+                            static_cast<int>(num_lanes())};
+    for (const std::size_t index : of_rank.models) {
+      const ServedModel& model = *models[index];
+      const ModelPlacement* placement = plan.find(model.options().name);
       check(placement != nullptr, "the plan places every model");
-      needs.models.push_back(model_memory(model->options(), model->config(), *placement, GpuId{rank}, terms));
+      needs.models.push_back(model_memory(model.options(), model.config(), *placement, GpuId{rank}, terms));
     }
     return needs;
   };
@@ -194,39 +234,63 @@ void Engine::State::check_memory() {
   });
 }
 
+/// How the ranks of this rank's group exchange.
 ExchangePolicy Engine::State::agree_on_exchange_policy() {
-  ExchangePolicy policy = exchange_policy_of(options, transport->num_ranks());
+  ExchangePolicy policy =
+      exchange_policy_of(options, group_of(groups, transport->rank()), transport->num_ranks());
   if (policy.order != OrderPolicy::kAuto) return policy;
-  policy.options.ports = port_bandwidths(policy.options, transport->num_ranks());
-  policy.fabric = std::make_shared<const FabricModel>(
-      agree_on_fabric({options, policy.options.ports, *transport, *backend}));
+  policy.options.ports = port_bandwidths(policy.options, group->num_ranks());
+  policy.fabric =
+      std::make_shared<const FabricModel>(agree_on_fabric({options, policy.options.ports, *group, *backend}));
   return policy;
 }
 
 void Engine::State::load_models(const ExchangePolicy& policy) {
-  MoeSettings settings{.policy = policy,
-                       .wire_dtype = options.wire_dtype,
-                       .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
-                       .first_tag = kFirstExchangeTag,
-                       .model_index = 0};
-  for (std::size_t index = 0; index < models.size(); ++index) {
-    settings.model_index = index;
-    settings.first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(index * MoeBlock::kNumExchanges);
+  const RankGroup& own = group_of(groups, transport->rank());
+  turns.resize(models.size());
+  for (const std::size_t index : own.models) {
+    std::vector<MoeSettings> lanes;
+    for (std::size_t lane = 0; lane < num_lanes(); ++lane) {
+      const std::size_t order_index = index * num_lanes() + lane;
+      lanes.push_back(
+          {.policy = policy,
+           .wire_dtype = options.wire_dtype,
+           .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
+           .first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(order_index * MoeBlock::kNumExchanges),
+           .model_index = index,
+           .order_index = order_index,
+           .compute_turns = compute_turns.get()});
+    }
     const ModelPlacement* placement = plan.find(models[index]->options().name);
     check(placement != nullptr, "the plan places every model");
-    models[index]->load(*placement, settings, *transport, *backend);
-    if (!options.record_routing.empty()) models[index]->record_routing();
-    steps.push_back(std::make_unique<ModelStep>(*models[index], index, *trace));
+    const ModelPlacement in_group = placement_in_group(*placement, own);
+    models[index]->load({.placement = &in_group, .lanes = lanes, .transport = group, .backend = backend});
+    turns[index] = std::make_unique<ModelTurn>(*models[index], index, *trace);
+  }
+  for (const auto& model : models) {
+    if (!options.record_routing.empty()) model->record_routing();
   }
 }
 
-/// Rank 0: what to do next. Waits for work while the feed is open, but not longer than a heartbeat.
+/// The leader's side of the requests.
+std::unique_ptr<RequestAssigner> Engine::State::make_assigner(RequestFeed& feed) {
+  std::vector<ModelTraits> traits;
+  for (const auto& model : models) {
+    traits.push_back({.weight = model->options().weight,
+                      .parameters_per_token = parameters_per_token(model->config()),
+                      .max_batch_tokens = model->options().max_batch_tokens});
+  }
+  turn_planner.emplace(std::move(traits), options.schedule);
+  return std::make_unique<RequestAssigner>(models, group->num_ranks(), feed);
+}
+
+/// The leader: what to do next. Waits for work while the feed is open, but not longer than a heartbeat.
 StepCommand Engine::State::next_command(RequestAssigner& assigner, Clock::time_point& last_command) {
   for (;;) {
     StepCommand command;
     command.requests = assigner.assign();
-    command.active_models = assigner.active_models();
-    if (!command.active_models.empty()) {
+    command.shares = turn_planner->plan(assigner.demands());
+    if (!command.shares.empty()) {
       command.kind = StepCommand::Kind::kStep;
     } else if (assigner.is_finished()) {
       command.kind = StepCommand::Kind::kStop;
@@ -243,17 +307,17 @@ StepCommand Engine::State::next_command(RequestAssigner& assigner, Clock::time_p
 void Engine::State::distribute(const StepCommand& command) {
   ByteWriter writer;
   serialize(command, writer);
-  broadcast(*transport, 0, writer.bytes(), kCommandTag, deadline(), "step command to all ranks");
+  broadcast(*group, 0, writer.bytes(), kCommandTag, deadline(), "turn command to all ranks");
 }
 
 StepCommand Engine::State::receive_command() {
   const auto bytes =
-      broadcast(*transport, 0, {}, kCommandTag, deadline(), "step command from rank 0", kFeedPoll);
+      broadcast(*group, 0, {}, kCommandTag, deadline(), "turn command from the leading rank", kFeedPoll);
   ByteReader reader(bytes);
   return read_step_command(reader);
 }
 
-/// Before the models step. Only kPrepare may fail alone: then nothing has changed on this rank.
+/// Before the models step in a turn. Only kPrepare may fail alone: then nothing has changed on this rank.
 void Engine::State::act_on(const MoveOrder& order, StepReply& reply) {
   switch (order.kind) {
     case MoveOrder::Kind::kNone:
@@ -297,17 +361,24 @@ TrafficWindow Engine::State::take_window() {
   return window;
 }
 
-StepReply Engine::State::take_step(const StepCommand& command) {
+StepReply Engine::State::take_turn(const StepCommand& command) {
   StepReply reply;
   const Clock::time_point start = Clock::now();
   act_on(command.move, reply);
   reply.move_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   for (const RoutedRequest& routed : command.requests) {
-    if (routed.rank == transport->rank()) models[routed.model_index]->batcher().add(routed.request);
+    if (routed.rank == group->rank()) models[routed.model_index]->batcher().add(routed.request);
   }
-  std::vector<ModelStep*> active;
-  for (const std::int32_t model : command.active_models) active.push_back(steps[model].get());
-  run_step(active, models.size(), options.schedule, options.timeout, *transport);
+  std::vector<ModelTurn*> active;
+  for (const TurnShare& share : command.shares) active.push_back(turns[share.model_index].get());
+  run_turn(active, command.shares,
+           {.num_models = models.size(),
+            .num_lanes = num_lanes(),
+            .schedule = options.schedule,
+            .timeout = options.timeout,
+            .transport = group,
+            .compute_turns = compute_turns.get()});
+  trace->end_turn();
   if (command.move.kind == MoveOrder::Kind::kTransfer) {
     const Clock::time_point end = Clock::now();
     move->finish_parts(deadline());
@@ -316,18 +387,19 @@ StepReply Engine::State::take_step(const StepCommand& command) {
   if (command.wants_traffic) reply.traffic = take_window();
   reply.progress.resize(models.size());
   reply.exchanges.resize(models.size());
-  for (ModelStep* step : active) {
-    reply.progress[step->model_index()] = step->take_progress();
-    reply.exchanges[step->model_index()] = step->exchanges();
+  for (ModelTurn* turn : active) {
+    reply.progress[turn->model_index()] = turn->take_progress();
+    reply.exchanges[turn->model_index()] = turn->exchanges();
   }
   return reply;
 }
 
-/// Gathers the replies of a step on rank 0 and applies them.
-void Engine::State::collect(const StepReply& mine, RequestAssigner* assigner, Clock::time_point step_start) {
+/// Gathers the replies of a turn on the leader and applies them.
+void Engine::State::collect(const StepReply& mine, const StepCommand& command, RequestAssigner* assigner,
+                            Clock::time_point turn_start) {
   ByteWriter writer;
   serialize(mine, writer);
-  const auto all = gather(*transport, 0, writer.bytes(), kReplyTag, deadline(), "step replies");
+  const auto all = gather(*group, 0, writer.bytes(), kReplyTag, deadline(), "replies of a turn");
   if (assigner == nullptr) return;
   std::vector<StepReply> replies;
   for (const auto& bytes : all) {
@@ -335,44 +407,79 @@ void Engine::State::collect(const StepReply& mine, RequestAssigner* assigner, Cl
     replies.push_back(read_step_reply(reader));
   }
   if (replanner != nullptr) {
-    replanner->absorb(replies, std::chrono::duration<double>(Clock::now() - step_start).count());
+    replanner->absorb(replies, std::chrono::duration<double>(Clock::now() - turn_start).count());
   }
-  for (std::size_t model = 0; model < models.size(); ++model) {
-    totals[model].add_step(replies, model, models[model]->num_moe_layers());
-    for (int rank = 0; rank < transport->num_ranks(); ++rank) {
-      assigner->absorb(rank, static_cast<std::int32_t>(model), std::move(replies[rank].progress[model]),
-                       step_start);
+  for (const TurnShare& share : command.shares) {
+    const auto model = static_cast<std::size_t>(share.model_index);
+    totals[model].add_turn(replies, share, models[model]->num_moe_layers());
+    for (int rank = 0; rank < group->num_ranks(); ++rank) {
+      assigner->absorb(rank, std::move(replies[rank].progress[model]), turn_start);
     }
+  }
+}
+
+/// Until the leader's feed is exhausted and every request of this group is answered.
+void Engine::State::serve_group(RequestAssigner* assigner) {
+  Clock::time_point last_command = Clock::now();
+  for (;;) {
+    StepCommand command = is_leader() ? next_command(*assigner, last_command) : receive_command();
+    if (replanner != nullptr && command.kind == StepCommand::Kind::kStep) replanner->instruct(command);
+    if (is_leader()) distribute(command);
+    if (command.kind == StepCommand::Kind::kStop) break;
+    if (command.kind == StepCommand::Kind::kIdle) continue;
+    const StepReply reply = take_turn(command);
+    collect(reply, command, assigner, last_command);
   }
 }
 
 void Engine::State::serve(RequestFeed* feed) {
   const bool is_root = transport->rank() == 0;
   check(is_root == (feed != nullptr), "rank 0, and no other, has a feed");
-  std::unique_ptr<RequestAssigner> assigner;
-  if (is_root) assigner = std::make_unique<RequestAssigner>(models, transport->num_ranks(), *feed);
-  const Clock::time_point start = Clock::now();
-  Clock::time_point last_command = start;
-  for (;;) {
-    StepCommand command = is_root ? next_command(*assigner, last_command) : receive_command();
-    if (replanner != nullptr && command.kind == StepCommand::Kind::kStep) replanner->instruct(command);
-    if (is_root) distribute(command);
-    if (command.kind == StepCommand::Kind::kStop) break;
-    if (command.kind == StepCommand::Kind::kIdle) continue;
-    const StepReply reply = take_step(command);
-    collect(reply, assigner.get(), last_command);
+  std::vector<FeedBranch> branches;
+  for (std::size_t index = 1; index < groups.size(); ++index) {
+    FeedBranch& branch = branches.emplace_back(FeedBranch{groups[index].ranks.front(), {}});
+    for (const std::size_t model : groups[index].models) {
+      branch.models.push_back(models[model]->options().name);
+    }
   }
-  const double wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  if (is_root) hub.emplace(*feed, *transport, branches, kRelayTag);
+  if (!is_root && is_leader()) remote.emplace(*transport, kRelayTag);
+  std::unique_ptr<RequestAssigner> assigner;
+  if (is_root) assigner = make_assigner(*hub);
+  if (remote) assigner = make_assigner(*remote);
+  const Clock::time_point start = Clock::now();
+  serve_group(assigner.get());
+  if (hub) hub->flush(deadline());
+  if (remote) remote->finish(deadline());
+  gather_and_report(assigner.get(), std::chrono::duration<double>(Clock::now() - start).count());
+}
+
+void Engine::State::gather_and_report(const RequestAssigner* assigner, double wall_seconds) {
   gathered = gather_run(*transport, deadline(),
-                        {.models = models, .trace = *trace, .clock_offset = clock_offset.offset});
-  if (!is_root) return;
-  build_report(gathered, {.models = models,
-                          .totals = totals,
-                          .counts = assigner->counts(),
-                          .wall_seconds = wall_seconds,
-                          .num_ranks = transport->num_ranks()});
+                        {.models = models,
+                         .trace = *trace,
+                         .clock_offset = clock_offset.offset,
+                         .group = group_of(groups, transport->rank()),
+                         .totals = totals,
+                         .counts = assigner == nullptr ? nullptr : &assigner->counts()});
+  if (transport->rank() != 0) return;
+  build_report(
+      gathered,
+      {.models = models, .groups = groups, .wall_seconds = wall_seconds, .wire_dtype = options.wire_dtype});
+  add_planned_seconds(gathered.report, planned_spans());
   if (replanner != nullptr) gathered.report.replan = replanner->report();
   if (!options.record_routing.empty()) write_routing(gathered, options.record_routing, models);
+}
+
+/// Of a mean step, from what was routed and measured. Rank 0, after the run.
+std::vector<PlannedSpan> Engine::State::planned_spans() const {
+  std::vector<std::int64_t> num_steps;
+  for (const ModelTotals& total : gathered.totals) num_steps.push_back(total.steps);
+  return planned_timeline({.plan = &plan,
+                           .traffic = gathered.traffic,
+                           .num_steps = num_steps,
+                           .cluster = cluster_of(options, transport->num_ranks()),
+                           .schedule = options.schedule});
 }
 
 Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)
@@ -402,7 +509,7 @@ std::vector<ModelTraffic> Engine::traffic() const { return state_->gathered.traf
 std::string Engine::trace_json() const {
   std::vector<std::string> names;
   for (const auto& model : state_->models) names.push_back(model->options().name);
-  return write_trace_json(state_->gathered.traces, names);
+  return write_trace_json(state_->gathered.traces, names, state_->planned_spans());
 }
 
 }  // namespace aurora

@@ -45,17 +45,37 @@ struct EngineOptions {
       false;  // construct to validate and plan: weights are checked, not kept; `run` must not be called
 };
 
+/// Of times in seconds.
+struct Percentiles {
+  double p50 = 0;
+  double p90 = 0;
+  double p99 = 0;
+};
+
 /// Sums over all ranks; gathered at the end of `run` on rank 0.
 struct EngineReport {
+  /// Mean over ranks. Zeros where streams run behind the host and no trace is recorded: nobody looks when
+  /// they compute.
+  struct Overlap {
+    double compute_seconds = 0;
+    double exchange_seconds = 0;  // in which an exchange was under way
+    double exposed_seconds = 0;   // of these, in which the rank computed nothing
+    double utilisation = 0;       // compute over wall time
+    double ratio = 0;             // of exchange time that was hidden under compute, 0 to 1
+  };
   struct Model {
     std::string name;
+    int num_ranks = 0;  // that serve it
     std::int64_t requests = 0;
     std::int64_t failed_requests = 0;
     std::int64_t prompt_tokens = 0;
     std::int64_t generated_tokens = 0;
     std::int64_t preemptions = 0;
     std::int64_t steps = 0;
-    double tokens_per_second = 0;  // generated, over wall time
+    double tokens_per_second = 0;     // generated, over wall time
+    Percentiles first_token_seconds;  // from a request's arrival
+    Percentiles per_token_seconds;    // between a request's first token and its last, mean of the request
+    Overlap overlap;                  // of the ranks that serve it
     // Exchanges of this model, dispatch and combine together.
     std::int64_t num_exchanges = 0;
     std::int64_t exchanged_bytes = 0;              // that left a rank
@@ -68,10 +88,13 @@ struct EngineReport {
     double predicted_seconds = 0;
     std::vector<std::pair<std::string, std::int64_t>> orders;
     std::vector<std::pair<std::string, double>> phase_seconds;  // by phase name, mean over ranks
-    std::vector<std::vector<std::int64_t>> expert_tokens;       // [moe layer][expert]
+    /// The same as the planner's event simulation has it; attention is part of its gate.
+    std::vector<std::pair<std::string, double>> planned_seconds;
+    std::vector<std::vector<std::int64_t>> expert_tokens;  // [moe layer][expert]
   };
   double wall_seconds = 0;
   int num_ranks = 0;
+  Overlap overlap;  // of all models
   std::vector<Model> models;
   ReplanReport replan;
 };

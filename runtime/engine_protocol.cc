@@ -3,13 +3,7 @@
 namespace aurora {
 namespace {
 
-void write_request(const RoutedRequest& routed, ByteWriter& writer) {
-  const SamplingParams& sampling = routed.request.sampling;
-  writer.write(routed.rank);
-  writer.write(routed.model_index);
-  writer.write(routed.request.id);
-  writer.write(routed.request.ordinal);
-  writer.write(routed.request.prompt);
+void write_sampling(const SamplingParams& sampling, ByteWriter& writer) {
   writer.write(sampling.temperature);
   writer.write(sampling.top_k);
   writer.write(sampling.top_p);
@@ -20,14 +14,8 @@ void write_request(const RoutedRequest& routed, ByteWriter& writer) {
   for (const std::string& stop : sampling.stop) writer.write(stop);
 }
 
-RoutedRequest read_request(ByteReader& reader) {
-  RoutedRequest routed;
-  SamplingParams& sampling = routed.request.sampling;
-  routed.rank = reader.read<std::int32_t>();
-  routed.model_index = reader.read<std::int32_t>();
-  routed.request.id = reader.read<RequestId>();
-  routed.request.ordinal = reader.read<std::uint64_t>();
-  routed.request.prompt = reader.read_vector<TokenId>();
+SamplingParams read_sampling(ByteReader& reader) {
+  SamplingParams sampling;
   sampling.temperature = reader.read<float>();
   sampling.top_k = reader.read<std::int32_t>();
   sampling.top_p = reader.read<float>();
@@ -36,6 +24,26 @@ RoutedRequest read_request(ByteReader& reader) {
   sampling.ignore_eos = reader.read<bool>();
   const auto num_stops = reader.read<std::uint64_t>();
   for (std::uint64_t i = 0; i < num_stops; ++i) sampling.stop.push_back(reader.read_string());
+  return sampling;
+}
+
+void write_request(const RoutedRequest& routed, ByteWriter& writer) {
+  writer.write(routed.rank);
+  writer.write(routed.model_index);
+  writer.write(routed.request.id);
+  writer.write(routed.request.ordinal);
+  writer.write(routed.request.prompt);
+  write_sampling(routed.request.sampling, writer);
+}
+
+RoutedRequest read_request(ByteReader& reader) {
+  RoutedRequest routed;
+  routed.rank = reader.read<std::int32_t>();
+  routed.model_index = reader.read<std::int32_t>();
+  routed.request.id = reader.read<RequestId>();
+  routed.request.ordinal = reader.read<std::uint64_t>();
+  routed.request.prompt = reader.read_vector<TokenId>();
+  routed.request.sampling = read_sampling(reader);
   return routed;
 }
 
@@ -109,7 +117,7 @@ DeviceMemory read_device_memory(ByteReader& reader) {
 
 void serialize(const StepCommand& command, ByteWriter& writer) {
   writer.write(command.kind);
-  writer.write(command.active_models);
+  writer.write(command.shares);
   writer.write<std::uint64_t>(command.requests.size());
   for (const RoutedRequest& routed : command.requests) write_request(routed, writer);
   write_move(command.move, writer);
@@ -119,7 +127,7 @@ void serialize(const StepCommand& command, ByteWriter& writer) {
 StepCommand read_step_command(ByteReader& reader) {
   StepCommand command;
   command.kind = reader.read<StepCommand::Kind>();
-  command.active_models = reader.read_vector<std::int32_t>();
+  command.shares = reader.read_vector<TurnShare>();
   const auto num_requests = reader.read<std::uint64_t>();
   for (std::uint64_t i = 0; i < num_requests; ++i) command.requests.push_back(read_request(reader));
   command.move = read_move(reader);
@@ -152,6 +160,54 @@ StepReply read_step_reply(ByteReader& reader) {
   reply.move_seconds = reader.read<double>();
   reply.traffic = read_window(reader);
   return reply;
+}
+
+void serialize(const GenerationRequest& request, ByteWriter& writer) {
+  writer.write(request.id);
+  writer.write(request.model);
+  writer.write(request.prompt);
+  writer.write(request.prompt_token_ids.has_value());
+  writer.write(request.prompt_token_ids.value_or(std::vector<TokenId>()));
+  write_sampling(request.sampling, writer);
+}
+
+GenerationRequest read_generation_request(ByteReader& reader) {
+  GenerationRequest request;
+  request.id = reader.read<RequestId>();
+  request.model = reader.read_string();
+  request.prompt = reader.read_string();
+  const bool has_ids = reader.read<bool>();
+  auto ids = reader.read_vector<TokenId>();
+  if (has_ids) request.prompt_token_ids = std::move(ids);
+  request.sampling = read_sampling(reader);
+  return request;
+}
+
+void serialize(const GenerationResult& result, ByteWriter& writer) {
+  writer.write(result.id);
+  writer.write(result.model);
+  writer.write(result.text);
+  writer.write(result.token_ids);
+  writer.write(result.finish_reason);
+  writer.write(result.prompt_tokens);
+  writer.write(result.timing);
+  writer.write(result.error.has_value());
+  writer.write(result.error.value_or(std::string()));
+}
+
+GenerationResult read_result(ByteReader& reader) {
+  GenerationResult result;
+  result.id = reader.read<RequestId>();
+  result.model = reader.read_string();
+  result.text = reader.read_string();
+  result.token_ids = reader.read_vector<TokenId>();
+  result.finish_reason = reader.read<FinishReason>();
+  result.prompt_tokens = reader.read<std::int64_t>();
+  result.timing = reader.read<RequestTiming>();
+  const bool has_error = reader.read<bool>();
+  std::string error = reader.read_string();
+  if (has_error) result.error = std::move(error);
+  return result;
 }
 
 }  // namespace aurora

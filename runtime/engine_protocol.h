@@ -1,8 +1,9 @@
 // The control messages of the step protocol between rank 0 and all ranks.
 //
-// A step begins with rank 0's command to all ranks and ends with every rank's reply to rank 0. All ranks step
-// the models that the command names, with tokens or without, so that every rank enters every exchange. A move
-// from one plan to the next is led by the same commands, so that all ranks do each of its acts at one step.
+// A turn begins with the command of the group's leader to all its ranks (rank_groups.h) and ends with every
+// rank's reply to the leader. All of them take the steps that the command names, with tokens or without, so
+// that every rank enters every exchange. A move from one plan to the next is led by the same commands, so
+// that all ranks do each of its acts at one turn.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "runtime/executor/model_turn.h"
 #include "runtime/executor/request_batcher.h"
 #include "runtime/moe/moe_block.h"
 #include "runtime/serialization.h"
@@ -18,7 +20,8 @@
 
 namespace aurora {
 
-/// Tags of the control plane; the exchanges of model m use three tags from kFirstExchangeTag + 3 m on.
+/// Tags of the control plane; each lane of each model has three more for its exchanges, from
+/// kFirstExchangeTag on.
 enum ControlTag : std::uint32_t {
   kAgreeTag = 1,
   kPlanTag,
@@ -30,6 +33,7 @@ enum ControlTag : std::uint32_t {
   kFabricTag,
   kFabricExchangeTag,
   kMoveTag,
+  kRelayTag,
   kFirstExchangeTag = 16,
 };
 
@@ -59,10 +63,10 @@ struct MoveOrder {
 struct StepCommand {
   enum class Kind : std::uint8_t { kStep, kIdle, kStop };
   Kind kind = Kind::kIdle;
-  std::vector<std::int32_t> active_models;  // to step, ascending
-  std::vector<RoutedRequest> requests;      // new, of all ranks
+  std::vector<TurnShare> shares;        // by model, ascending
+  std::vector<RoutedRequest> requests;  // new, of all ranks
   MoveOrder move;
-  bool wants_traffic = false;  // the reply has what was routed since the last such step
+  bool wants_traffic = false;  // the reply has what was routed since the last such turn
 };
 
 /// One rank's traffic since it was last asked, and the memory that its device has left.
@@ -71,7 +75,7 @@ struct TrafficWindow {
   DeviceMemory device;
 };
 
-/// What one rank did in one step.
+/// What one rank did in one turn.
 struct StepReply {
   std::vector<std::vector<RequestProgress>> progress;  // [model]
   std::vector<ExchangeStatistics> exchanges;           // [model]
@@ -86,5 +90,9 @@ void serialize(const StepCommand& command, ByteWriter& writer);
 StepCommand read_step_command(ByteReader& reader);
 void serialize(const StepReply& reply, ByteWriter& writer);
 StepReply read_step_reply(ByteReader& reader);
+void serialize(const GenerationRequest& request, ByteWriter& writer);
+GenerationRequest read_generation_request(ByteReader& reader);
+void serialize(const GenerationResult& result, ByteWriter& writer);
+GenerationResult read_result(ByteReader& reader);
 
 }  // namespace aurora

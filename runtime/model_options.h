@@ -1,9 +1,12 @@
 // How one model is served and how several are scheduled: the options that the engine hands down to its parts.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "kernels/dtype.h"
 
@@ -19,6 +22,7 @@ struct ModelOptions {
   std::int64_t max_sequence_tokens = 0;                  // prompt + answer; 0: what the model allows
   std::int64_t kv_cache_bytes = std::int64_t{64} << 20;  // per rank
   std::int64_t kv_block_tokens = 16;
+  double weight = 1;                     // share of the ranks' time, or of the ranks, beside other models
   std::filesystem::path traffic;         // past traffic to plan from; empty: none
   std::filesystem::path replay_routing;  // expert ids come from this routing record; empty: from the gate
 };
@@ -26,6 +30,18 @@ struct ModelOptions {
 enum class Schedule : std::uint8_t {
   kSerial,     // a step of one model, then a step of the other
   kColocated,  // phases of all models interleaved
+  kTwoBatch,   // as kSerial, with the halves of each model's batch interleaved
+  kExclusive,  // each model on ranks of its own
 };
+
+constexpr std::array kSchedules = {Schedule::kSerial, Schedule::kColocated, Schedule::kTwoBatch,
+                                   Schedule::kExclusive};
+
+/// As --schedule takes it.
+constexpr std::string_view schedule_name(Schedule schedule) {
+  constexpr std::array<std::string_view, kSchedules.size()> kNames = {"serial", "colocated", "two-batch",
+                                                                      "exclusive"};
+  return kNames[static_cast<std::size_t>(schedule)];
+}
 
 }  // namespace aurora

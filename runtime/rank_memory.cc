@@ -90,8 +90,8 @@ ModelMemory model_memory(const ModelOptions& options, const ModelConfig& config,
               num_shared_elements(config) * static_cast<std::int64_t>(dtype_bytes(options.dtype)),
           .expert_weight_bytes = num_experts * expert_bytes(config, options.dtype),
           .kv_cache_bytes = cache.num_blocks * cache.block_bytes(),
-          .workspace_bytes = with_slack(decoder_workspace_bytes(options, config) +
-                                        moe_workspace_bytes(options, config, terms))};
+          .workspace_bytes = terms.num_lanes * with_slack(decoder_workspace_bytes(options, config) +
+                                                          moe_workspace_bytes(options, config, terms))};
 }
 
 std::int64_t RankMemory::sum() const {

@@ -33,6 +33,7 @@ struct ModelMemory {
 struct MemoryTerms {
   int num_ranks = 1;
   DType wire_dtype = DType::kFloat32;
+  int num_lanes = 1;  // of each model, each with workspaces of its own
 };
 
 ModelMemory model_memory(const ModelOptions& options, const ModelConfig& config,

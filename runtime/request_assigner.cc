@@ -53,7 +53,10 @@ std::vector<RoutedRequest> RequestAssigner::assign() {
       AssignedRequest request = std::move(queues_[model].front());
       queues_[model].pop_front();
       ++load(model, rank).num_requests;
-      load(model, rank).num_tokens += outstanding_.at(request.id).reserved_tokens;
+      Outstanding& outstanding = outstanding_.at(request.id);
+      outstanding.is_assigned = true;
+      load(model, rank).num_tokens += outstanding.reserved_tokens;
+      load(model, rank).prefill_tokens += outstanding.result.prompt_tokens;
       routed.push_back({rank, model, std::move(request)});
     }
   }
@@ -64,7 +67,6 @@ void RequestAssigner::take_from_feed() {
   std::size_t room = kMaxQueuedPerModel;
   for (const auto& queue : queues_)
     room = std::min(room, kMaxQueuedPerModel - std::min(kMaxQueuedPerModel, queue.size()));
-  if (room == 0) return;
   const Clock::time_point now = Clock::now();
   for (GenerationRequest& request : feed_->take(room)) admit(std::move(request), now);
 }
@@ -90,6 +92,8 @@ void RequestAssigner::admit(GenerationRequest request, Clock::time_point arrival
     outstanding.result.model = request.model;
     outstanding.result.prompt_tokens = static_cast<std::int64_t>(assigned.prompt.size());
     outstanding.reserved_tokens = outstanding.result.prompt_tokens + assigned.sampling.max_tokens;
+    outstanding.remaining_tokens = assigned.sampling.max_tokens;
+    outstanding.model_index = model_index;
     counts.prompt_tokens += outstanding.result.prompt_tokens;
     outstanding_.emplace(request.id, std::move(outstanding));
     queues_[model_index].push_back(std::move(assigned));
@@ -144,39 +148,73 @@ int RequestAssigner::choose_rank(std::int32_t model_index) const {
   return best;
 }
 
-std::vector<std::int32_t> RequestAssigner::active_models() const {
-  std::vector<std::int32_t> active;
+std::vector<ModelDemand> RequestAssigner::demands() const {
+  std::vector<ModelDemand> demands(loads_.size());
   for (std::size_t model = 0; model < loads_.size(); ++model) {
-    const bool is_active =
-        std::ranges::any_of(loads_[model], [](const Load& load) { return load.num_requests > 0; });
-    if (is_active) active.push_back(static_cast<std::int32_t>(model));
+    ModelDemand& demand = demands[model];
+    for (const Load& load : loads_[model]) {
+      demand.num_requests += load.num_requests;
+      demand.most_requests = std::max(demand.most_requests, load.num_requests);
+      demand.decode_tokens = std::max(demand.decode_tokens, load.num_decoding);
+      demand.prefill_tokens = std::max(demand.prefill_tokens, load.prefill_tokens);
+    }
   }
-  return active;
+  for (const auto& [id, outstanding] : outstanding_) {
+    if (!outstanding.is_assigned) continue;
+    std::int64_t& most = demands[static_cast<std::size_t>(outstanding.model_index)].remaining_tokens;
+    most = std::max(most, outstanding.remaining_tokens);
+  }
+  return demands;
 }
 
-void RequestAssigner::absorb(int rank, std::int32_t model_index, std::vector<RequestProgress> all_progress,
-                             Clock::time_point step_start) {
+void RequestAssigner::take_tokens(Outstanding& outstanding, int rank, RequestProgress& progress,
+                                  Clock::time_point now) {
+  GenerationResult& result = outstanding.result;
+  Load& on_rank = load(outstanding.model_index, rank);
+  if (result.token_ids.empty()) {
+    result.timing.first_token = std::chrono::duration<double>(now - outstanding.arrival).count();
+    on_rank.prefill_tokens -= result.prompt_tokens;
+    ++on_rank.num_decoding;
+  }
+  outstanding.remaining_tokens -= static_cast<std::int64_t>(progress.token_ids.size());
+  result.token_ids.insert(result.token_ids.end(), progress.token_ids.begin(), progress.token_ids.end());
+  result.text += progress.text;
+  feed_->on_text(progress.id, progress.text, progress.token_ids);
+}
+
+void RequestAssigner::finish(Outstanding& outstanding, int rank) {
+  GenerationResult& result = outstanding.result;
+  Load& on_rank = load(outstanding.model_index, rank);
+  --on_rank.num_requests;
+  --on_rank.num_decoding;
+  on_rank.num_tokens -= outstanding.reserved_tokens;
+  RequestCounts& counts = counts_[static_cast<std::size_t>(outstanding.model_index)];
+  const std::size_t num_tokens = result.token_ids.size();
+  counts.generated_tokens += static_cast<std::int64_t>(num_tokens);
+  counts.first_token_seconds.push_back(result.timing.first_token);
+  if (num_tokens > 1) {
+    counts.per_token_seconds.push_back((result.timing.total - result.timing.first_token) /
+                                       static_cast<double>(num_tokens - 1));
+  }
+  feed_->on_finished(std::move(result));
+}
+
+void RequestAssigner::absorb(int rank, std::vector<RequestProgress> all_progress,
+                             Clock::time_point turn_start) {
   const Clock::time_point now = Clock::now();
   for (RequestProgress& progress : all_progress) {
     const auto found = outstanding_.find(progress.id);
     check(found != outstanding_.end(), "a rank reports on a request that it was given");
     Outstanding& outstanding = found->second;
-    GenerationResult& result = outstanding.result;
-    const double since_arrival = std::chrono::duration<double>(now - outstanding.arrival).count();
+    RequestTiming& timing = outstanding.result.timing;
     if (progress.has_started) {
-      result.timing.queued = std::chrono::duration<double>(step_start - outstanding.arrival).count();
+      timing.queued = std::chrono::duration<double>(turn_start - outstanding.arrival).count();
     }
-    if (result.token_ids.empty() && !progress.token_ids.empty()) result.timing.first_token = since_arrival;
-    result.token_ids.insert(result.token_ids.end(), progress.token_ids.begin(), progress.token_ids.end());
-    result.text += progress.text;
-    if (!progress.token_ids.empty()) feed_->on_text(progress.id, progress.text, progress.token_ids);
+    if (!progress.token_ids.empty()) take_tokens(outstanding, rank, progress, now);
     if (!progress.is_finished) continue;
-    result.finish_reason = progress.finish_reason;
-    result.timing.total = since_arrival;
-    counts_[model_index].generated_tokens += static_cast<std::int64_t>(result.token_ids.size());
-    --load(model_index, rank).num_requests;
-    load(model_index, rank).num_tokens -= outstanding.reserved_tokens;
-    feed_->on_finished(std::move(result));
+    timing.total = std::chrono::duration<double>(now - outstanding.arrival).count();
+    outstanding.result.finish_reason = progress.finish_reason;
+    finish(outstanding, rank);
     outstanding_.erase(found);
   }
 }

@@ -20,8 +20,9 @@ class ByteWriter {
   template <class T>
   requires std::is_trivially_copyable_v<T>
   void write(const T& value) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof(T));
+    const std::size_t start = bytes_.size();
+    bytes_.resize(start + sizeof(T));
+    std::memcpy(bytes_.data() + start, &value, sizeof(T));
   }
   template <class T>
   requires std::is_trivially_copyable_v<T>

@@ -35,12 +35,12 @@ namespace aurora {
 /// much at once; above that it asks the receiver first, and question and answer queue behind everything else
 /// that both ports have to send. On eight hosts behind shaped ports of 0.1 Gbit/s, 2 MB for the most loaded,
 /// group, rotation, exact and longest-first, on a machine with no processor idle: whole messages took 1.13 to
-/// 1.34 of the bound on uniform traffic and 1.37 to 1.90 on uneven traffic that fills all ports, chunks 1.01 to
-/// 1.08 and 1.21 to 1.33. Chunks whose ends the receiver acknowledges (MPI_Issend), six under way, took 1.07
-/// to 1.35 and 1.27 to 1.71: acknowledgements wait for busy processes.
+/// 1.34 of the bound on uniform traffic and 1.37 to 1.90 on uneven traffic that fills all ports, chunks 1.01
+/// to 1.08 and 1.21 to 1.33. Chunks whose ends the receiver acknowledges (MPI_Issend), six under way,
+/// took 1.07 to 1.35 and 1.27 to 1.71: acknowledgements wait for busy processes.
 inline constexpr std::size_t kChunkBytes = std::size_t{48} << 10;
-/// A chunk that the network has taken has ended for its sender, so two keep a port busy. Receives are ahead, so
-/// that chunks find theirs and are not copied twice; measured as above, 3 and 48 took the same.
+/// A chunk that the network has taken has ended for its sender, so two keep a port busy. Receives are ahead,
+/// so that chunks find theirs and are not copied twice; measured as above, 3 and 48 took the same.
 inline constexpr std::size_t kMostSendsUnderWay = 2;
 inline constexpr std::size_t kMostReceivesUnderWay = 24;
 
@@ -75,6 +75,12 @@ class Exchange {
   void start(const TransmissionOrder& order, const ExchangeBuffers& buffers);
   /// True once work that is submitted to `compute` from now on reads what was received. Call until then.
   bool advance();
+
+  /// Whether what the device receives is there, so that a stream need not wait for it. Always, where the host
+  /// moves the bytes: there `advance` tells.
+  bool has_arrived() {
+    return !transport_->is_stream_ordered() || rounds_.empty() || device_end_->is_complete();
+  }
 
   /// After `advance`: true once no transfer is under way. Throws what the transport found wrong.
   bool is_settled();

@@ -30,7 +30,10 @@ void LayerGraphs::begin_step(const StepShape& shape) {
 void LayerGraphs::submit(std::int64_t layer, const std::function<void()>& work) {
   if (current_ == nullptr || current_->num_steps == 1) return work();
   std::unique_ptr<Graph>& graph = current_->graphs[static_cast<std::size_t>(layer)];
-  if (graph == nullptr || !graph->is_current()) graph = args_.backend->capture(*args_.stream, work);
+  if (graph == nullptr || !graph->is_current()) {
+    const PhaseMarker::Recording recording(*args_.phases);
+    graph = args_.backend->capture(*args_.stream, work);
+  }
   const PhaseMarker::Stretch stretch = args_.phases->mark(Phase::kAttention);
   graph->launch(*args_.stream);
 }

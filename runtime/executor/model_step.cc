@@ -2,35 +2,35 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 namespace aurora {
 
-ModelStep::ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace)
-    : model_(&model),
-      model_index_(model_index),
-      trace_(&trace),
-      graphs_({&model.backend(), &model.stream(), &model.moe_block().phases(), model.config().num_layers}),
-      routed_space_(model.backend()),
-      host_routed_space_(model.backend(), MemorySpace::kHost),
-      sampled_event_(model.backend().create_event()),
-      sampled_space_(model.backend()),
-      host_sampled_space_(model.backend(), MemorySpace::kHost),
-      uses_device_times_(trace.keeps_events() && model.backend().is_asynchronous()) {}
+ModelStep::ModelStep(const Args& args)
+    : model_(args.model),
+      lane_(&args.model->lane(args.lane_index)),
+      lane_index_(args.lane_index),
+      model_index_(args.model_index),
+      trace_(args.trace),
+      graphs_({&model_->backend(), lane_->stream.get(), &lane_->moe_block->phases(),
+               model_->config().num_layers}),
+      routed_space_(model_->backend()),
+      host_routed_space_(model_->backend(), MemorySpace::kHost),
+      sampled_event_(model_->backend().create_event()),
+      sampled_space_(model_->backend()),
+      host_sampled_space_(model_->backend(), MemorySpace::kHost) {
+  if (trace_->keeps_events()) phases().time_on_device();
+}
 
-void ModelStep::begin() {
+void ModelStep::begin(const BatchPart& part) {
   check(is_done(), "a step begins when the one before it is done");
-  if (uses_device_times_) start_clock();
-  mark_ns_ = trace_clock_ns();
+  start_clock();
   exchanges_ = {};
-  progress_.clear();
-  batch_ = &model_->batcher().form_batch();
-  model_->decoder().begin(*batch_);
-  const std::int64_t num_pairs = batch_->num_tokens() * model_->config().top_k;
+  part_ = &part;
+  decoder().begin(batch());
+  const std::int64_t num_pairs = batch().num_tokens() * model_->config().top_k;
   routed_ = routed_space_.tensor(DType::kInt32, model_->num_moe_layers(), num_pairs);
   host_routed_ = host_routed_space_.tensor(DType::kInt32, model_->num_moe_layers(), num_pairs);
   begin_graphs();
-  marked_bytes_ = 0;
   layer_ = 0;
   moe_layer_ = 0;
   enter_layer();
@@ -42,12 +42,24 @@ void ModelStep::enter_layer() {
   stage_ = is_head ? Stage::kHead : Stage::kAttention;
 }
 
+std::int64_t ModelStep::position() const {
+  constexpr std::int64_t kExpertsPosition = 1;
+  constexpr std::int64_t kAggregationPosition = 2;
+  const Phase now = phase();
+  if (now == Phase::kDone) return num_positions();
+  const bool is_before_aggregation = now == Phase::kCombine || now == Phase::kAggregation;
+  const bool is_before_experts = now == Phase::kDispatch || now == Phase::kExperts;
+  return kPositionsOfLayer * layer_ + (is_before_aggregation ? kAggregationPosition
+                                       : is_before_experts   ? kExpertsPosition
+                                                             : 0);
+}
+
 Phase ModelStep::phase() const {
   switch (stage_) {
     case Stage::kAttention:
       return Phase::kAttention;
     case Stage::kMoe:
-      return model_->moe_block().phase();
+      return lane_->moe_block->phase();
     case Stage::kHead:
     case Stage::kSampling:
       return Phase::kHead;
@@ -60,13 +72,11 @@ Phase ModelStep::phase() const {
 bool ModelStep::advance(SubmissionOrder& order) {
   switch (stage_) {
     case Stage::kAttention:
-      submit_layer();
-      return true;
+      return submit_layer();
     case Stage::kMoe:
       return advance_moe(order);
     case Stage::kHead:
-      submit_head();
-      return true;
+      return submit_head();
     case Stage::kSampling:
       return finish_sampling();
     case Stage::kDone:
@@ -76,28 +86,29 @@ bool ModelStep::advance(SubmissionOrder& order) {
 }
 
 // What a layer submits before its MoE block waits for counts.
-void ModelStep::submit_layer() {
+bool ModelStep::submit_layer() {
+  if (!phases().may_compute()) return false;
   const bool is_moe = model_->config().is_moe_layer[layer_];
   if (is_moe) begin_moe();
   graphs_.submit(layer_, [&] {
     {
       const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
-      model_->decoder().attend(layer_);
-      if (!is_moe) model_->decoder().dense_ffn(layer_);
+      decoder().attend(layer_);
+      if (!is_moe) decoder().dense_ffn(layer_);
     }
-    if (is_moe) model_->moe_block().submit_gate();
+    if (is_moe) moe_block().submit_gate();
   });
-  mark(Phase::kAttention);
-  if (is_moe) return;
+  if (is_moe) return true;
   ++layer_;
   enter_layer();
+  return true;
 }
 
 // Replayed ids are read from the host, so that a graph of them would always be of the same ids; and what is
 // in a graph cannot be timed by phases.
 void ModelStep::begin_graphs() {
-  const bool is_static = model_->replay() == nullptr && !uses_device_times_;
-  graphs_.begin_step(is_static ? StepShape::of(*batch_) : StepShape{});
+  const bool is_static = model_->replay() == nullptr && !phases().times_device();
+  graphs_.begin_step(is_static ? StepShape::of(batch()) : StepShape{});
 }
 
 std::span<const std::int32_t> ModelStep::expert_ids(int moe_layer) const {
@@ -106,31 +117,25 @@ std::span<const std::int32_t> ModelStep::expert_ids(int moe_layer) const {
 }
 
 void ModelStep::begin_moe() {
-  const Decoder& decoder = model_->decoder();
+  const Decoder& decoder = *lane_->decoder;
   if (model_->replay() != nullptr) {
-    model_->replay()->expert_ids(moe_layer_, model_->batcher().origins(), given_ids_);
+    model_->replay()->expert_ids(moe_layer_, part_->origins, given_ids_);
   }
   const std::int64_t num_pairs = routed_.dim(1);
-  model_->moe_block().begin({.moe_layer = moe_layer_,
-                             .weights = &model_->weights().layers[layer_].moe,
-                             .experts = &model_->experts(),
-                             .normalized = decoder.normalized(),
-                             .residual = decoder.residual(),
-                             .given_expert_ids = given_ids_,
-                             .expert_ids = Tensor(routed_.i32() + moe_layer_ * num_pairs, DType::kInt32,
-                                                  {decoder.normalized().dim(0), model_->config().top_k})});
+  moe_block().begin({.moe_layer = moe_layer_,
+                     .weights = &model_->weights().layers[layer_].moe,
+                     .experts = &model_->experts(),
+                     .normalized = decoder.normalized(),
+                     .residual = decoder.residual(),
+                     .given_expert_ids = given_ids_,
+                     .expert_ids = Tensor(routed_.i32() + moe_layer_ * num_pairs, DType::kInt32,
+                                          {decoder.normalized().dim(0), model_->config().top_k})});
   stage_ = Stage::kMoe;
 }
 
 bool ModelStep::advance_moe(SubmissionOrder& order) {
-  MoeBlock& block = model_->moe_block();
-  const Phase before = block.phase();
-  if (!block.advance(order)) return false;
-  if (block.phase() == before) return true;
-  const bool is_exchange = before == Phase::kDispatch || before == Phase::kCombine;
-  mark(before, is_exchange ? block.sent_bytes() - marked_bytes_ : 0);
-  if (is_exchange) marked_bytes_ = block.sent_bytes();
-  if (block.is_done()) {
+  if (!moe_block().advance(order)) return false;
+  if (moe_block().is_done()) {
     ++layer_;
     ++moe_layer_;
     enter_layer();
@@ -138,37 +143,36 @@ bool ModelStep::advance_moe(SubmissionOrder& order) {
   return true;
 }
 
-void ModelStep::submit_head() {
+bool ModelStep::submit_head() {
+  if (!phases().may_compute()) return false;
   {
     const PhaseMarker::Stretch stretch = phases().mark(Phase::kHead);
     sample_outputs();
-    model_->backend().copy(model_->stream(), host_routed_.bytes(), routed_.bytes(), routed_.size_bytes());
+    model_->backend().copy(stream(), host_routed_.bytes(), routed_.bytes(), routed_.size_bytes());
   }
   // After the stretch has ended: once this is complete, so are all times of the step.
-  model_->stream().record(*sampled_event_);
+  stream().record(*sampled_event_);
   stage_ = Stage::kSampling;
+  return true;
 }
 
 void ModelStep::sample_outputs() {
-  const std::int64_t outputs = batch_->num_outputs();
+  const std::int64_t outputs = batch().num_outputs();
   host_sampled_ = host_sampled_space_.vector(DType::kInt32, outputs);
   if (outputs == 0) return;
   Backend& backend = model_->backend();
-  const Tensor logits = model_->decoder().head();
+  const Tensor logits = decoder().head();
   const Tensor ids = sampled_space_.vector(DType::kInt32, outputs);
-  backend.ops().sample(model_->stream(), {logits, model_->batcher().sampling_rows(), ids});
-  backend.copy(model_->stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
+  backend.ops().sample(stream(), {logits, part_->sampling_rows, ids});
+  backend.copy(stream(), host_sampled_.bytes(), ids.bytes(), ids.size_bytes());
 }
 
 bool ModelStep::finish_sampling() {
-  if (!sampled_event_->is_complete() || !model_->moe_block().is_settled()) return false;
-  exchanges_ = model_->moe_block().take_statistics();
+  if (!sampled_event_->is_complete() || !moe_block().is_settled()) return false;
+  exchanges_ = moe_block().take_statistics();
   record_routing();
-  if (uses_device_times_) record_spans();
-  progress_ =
-      model_->batcher().accept({host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())});
+  record_spans();
   stage_ = Stage::kDone;
-  mark(Phase::kHead);
   return true;
 }
 
@@ -177,39 +181,22 @@ void ModelStep::record_routing() {
     model_->traffic().record(moe_layer, expert_ids(moe_layer));
     if (TrafficRecorder* window = model_->window()) window->record(moe_layer, expert_ids(moe_layer));
     if (RoutingCollector* collector = model_->collector()) {
-      collector->record(moe_layer, model_->batcher().origins(), expert_ids(moe_layer));
+      collector->record(moe_layer, part_->origins, expert_ids(moe_layer));
     }
   }
 }
 
 void ModelStep::start_clock() {
   constexpr std::chrono::seconds kLongestWait(10);  // of an idle stream
-  const std::int64_t before = trace_clock_ns();
-  model_->moe_block().start_clock(std::chrono::steady_clock::now() + kLongestWait);
-  clock_ns_ = before + (trace_clock_ns() - before) / 2;
-}
-
-bool ModelStep::is_timed_by_device(Phase phase) const {
-  if (!uses_device_times_ || phase == Phase::kCounts) return false;
-  return !is_exchange(phase) || model_->moe_block().times_exchanges();
-}
-
-void ModelStep::mark(Phase phase, std::int64_t bytes) {
-  const std::int64_t start = std::exchange(mark_ns_, trace_clock_ns());
-  if (is_timed_by_device(phase)) return;
-  trace_->record({.model_index = static_cast<std::int32_t>(model_index_),
-                  .layer = phase == Phase::kHead ? kNoLayer : static_cast<std::int32_t>(layer_),
-                  .phase = phase,
-                  .start_ns = start,
-                  .end_ns = mark_ns_,
-                  .bytes = bytes});
+  moe_block().start_clock(std::chrono::steady_clock::now() + kLongestWait);
 }
 
 void ModelStep::record_spans() {
-  const auto trace_ns = [&](double seconds) { return clock_ns_ + std::llround(seconds * 1e9); };
-  std::vector<DeviceSpan> spans = model_->moe_block().take_spans();
-  std::ranges::sort(spans, {}, &DeviceSpan::start_seconds);
-  for (const DeviceSpan& span : spans) {
+  const std::int64_t clock_ns = std::chrono::nanoseconds(phases().clock_start().time_since_epoch()).count();
+  const auto trace_ns = [&](double seconds) { return clock_ns + std::llround(seconds * 1e9); };
+  std::vector<PhaseSpan> spans = moe_block().take_spans();
+  std::ranges::stable_sort(spans, {}, &PhaseSpan::start_seconds);
+  for (const PhaseSpan& span : spans) {
     trace_->record({.model_index = static_cast<std::int32_t>(model_index_),
                     .layer = span.layer,
                     .phase = span.phase,

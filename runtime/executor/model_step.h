@@ -1,12 +1,8 @@
-// One step of one model on one rank as a resumable sequence of phases: attention, the MoE block's phases,
-// layer after layer, then head. Records what it routed and how long each phase took.
+// One part of a model's step on one lane of one rank, as a resumable sequence of phases: attention, the MoE
+// block's phases, layer after layer, then head. Records what it routed and when it did what (PhaseMarker).
 //
-// Times are the host's: a phase lasts from when this step came to it to when it went on. Where events are
-// kept and streams run behind the host, that says little; there the device's times are recorded when the step
-// is over (PhaseMarker), and the host's for exchanges that the host drives. The two clocks are compared at
-// the beginning of each step, to within half the time of one event's way to the device and back, some 10 us.
-//
-// All ranks step the same models at the same time, with tokens or without, because every rank hosts experts.
+// All ranks that serve the model step the same lanes at the same time, with tokens or without, because every
+// one of them hosts experts.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +20,17 @@ namespace aurora {
 
 class ModelStep {
  public:
-  ModelStep(ServedModel& model, std::size_t model_index, TraceRecorder& trace);
+  struct Args {
+    ServedModel* model = nullptr;
+    std::size_t lane_index = 0;
+    std::size_t model_index = 0;  // in the trace
+    TraceRecorder* trace = nullptr;
+  };
+  /// All outlive the step.
+  explicit ModelStep(const Args& args);
 
-  /// Forms the batch and starts. `is_done` until then.
-  void begin();
+  /// Starts. `is_done` until then. The part must stay unchanged until it is done.
+  void begin(const BatchPart& part);
   /// Does the next thing that can be done without blocking; false when there was none.
   bool advance(SubmissionOrder& order);
   bool is_done() const { return stage_ == Stage::kDone; }
@@ -37,39 +40,52 @@ class ModelStep {
     return std::int64_t{MoeBlock::kNumExchanges} * model_->num_moe_layers();
   }
   std::size_t model_index() const { return model_index_; }
+  std::size_t lane_index() const { return lane_index_; }
+  /// Where it is among the computations of a step, in the order in which models take turns: gate, experts and
+  /// aggregation of each layer, then the head. From 0 to `num_positions`.
+  std::int64_t position() const;
+  std::int64_t num_positions() const { return kPositionsOfLayer * (model_->config().num_layers + 1); }
   Phase phase() const;
   std::int64_t layer() const { return layer_; }
 
-  /// After the step: what it did for each request, and what its exchanges carried.
-  std::vector<RequestProgress> take_progress() { return std::move(progress_); }
+  /// Once done: the tokens that it sampled, [num_outputs], and what its exchanges carried.
+  std::span<const TokenId> sampled() const {
+    return {host_sampled_.i32(), static_cast<std::size_t>(host_sampled_.num_elements())};
+  }
   const ExchangeStatistics& exchanges() const { return exchanges_; }
-  std::int64_t num_tokens() const { return batch_ == nullptr ? 0 : batch_->num_tokens(); }
 
  private:
   enum class Stage : std::uint8_t { kAttention, kMoe, kHead, kSampling, kDone };
 
-  PhaseMarker& phases() { return model_->moe_block().phases(); }
+  /// Of one layer: attention and gate, experts, aggregation, and the gate of the next, which comes after it.
+  static constexpr std::int64_t kPositionsOfLayer = 4;
+
+  const StepBatch& batch() const { return part_->batch; }
+  Decoder& decoder() { return *lane_->decoder; }
+  MoeBlock& moe_block() { return *lane_->moe_block; }
+  Stream& stream() { return *lane_->stream; }
+  PhaseMarker& phases() { return moe_block().phases(); }
   void begin_graphs();
   void enter_layer();
-  void submit_layer();
+  bool submit_layer();
   void begin_moe();
   bool advance_moe(SubmissionOrder& order);
   std::span<const std::int32_t> expert_ids(int moe_layer) const;
-  void submit_head();
+  bool submit_head();
   void sample_outputs();
   bool finish_sampling();
   void record_routing();
   void start_clock();
-  bool is_timed_by_device(Phase phase) const;
-  void mark(Phase phase, std::int64_t bytes = 0);
   void record_spans();
 
   ServedModel* model_;
+  ModelLane* lane_;
+  std::size_t lane_index_;
   std::size_t model_index_;
   TraceRecorder* trace_;
 
   Stage stage_ = Stage::kDone;
-  const StepBatch* batch_ = nullptr;
+  const BatchPart* part_ = nullptr;
   std::int64_t layer_ = 0;
   int moe_layer_ = 0;
   LayerGraphs graphs_;
@@ -81,12 +97,7 @@ class ModelStep {
   std::unique_ptr<Event> sampled_event_;
   Workspace sampled_space_, host_sampled_space_;
   Tensor host_sampled_;  // [num_outputs]
-  std::vector<RequestProgress> progress_;
   ExchangeStatistics exchanges_;
-  bool uses_device_times_;
-  std::int64_t clock_ns_ = 0;      // trace clock when the device's clock was started
-  std::int64_t mark_ns_ = 0;       // end of the last recorded phase
-  std::int64_t marked_bytes_ = 0;  // of the step's exchanges, already recorded
 };
 
 }  // namespace aurora

@@ -54,26 +54,47 @@ void RequestBatcher::add(AssignedRequest request) {
   waiting_.push_back(std::make_unique<Sequence>(std::move(request), tokenizer_));
 }
 
-const StepBatch& RequestBatcher::form_batch() {
+std::span<const BatchPart> RequestBatcher::form_batch(const StepTerms& terms) {
   scheduled_.clear();
   for (const SequencePtr& sequence : running_) sequence->num_scheduled = 0;
   std::int64_t budget = limits_.max_batch_tokens;
   schedule_running(/*generating=*/true, budget);
+  budget = std::min(budget, terms.most_prefill_tokens);
   schedule_running(/*generating=*/false, budget);
   admit_waiting(budget);
 
-  batch_ = StepBatch{};
-  sampling_rows_.clear();
-  origins_.clear();
-  for (const Sequence* sequence : scheduled_) {
-    batch_.max_blocks = std::max(batch_.max_blocks, static_cast<std::int64_t>(sequence->blocks.size()));
+  parts_.assign(static_cast<std::size_t>(terms.num_parts), {});
+  std::int64_t num_left = 0;
+  for (const Sequence* sequence : scheduled_) num_left += sequence->num_scheduled;
+  std::span<Sequence* const> rest(scheduled_);
+  for (std::size_t part = 0; part < parts_.size(); ++part) {
+    // Sequences as long as the part comes closer to its share of what is left, all of them in the last part.
+    const std::int64_t num_parts_left = static_cast<std::int64_t>(parts_.size() - part);
+    std::size_t count = 0;
+    std::int64_t num_tokens = 0;
+    while (count < rest.size()) {
+      const std::int64_t more = rest[count]->num_scheduled;
+      if (num_parts_left > 1 && (2 * num_tokens + more) * num_parts_left > 2 * num_left) break;
+      num_tokens += more;
+      ++count;
+    }
+    fill_part(rest.first(count), parts_[part]);
+    rest = rest.subspan(count);
+    num_left -= num_tokens;
+  }
+  return parts_;
+}
+
+void RequestBatcher::fill_part(std::span<Sequence* const> sequences, BatchPart& part) const {
+  StepBatch& batch = part.batch;
+  for (const Sequence* sequence : sequences) {
+    batch.max_blocks = std::max(batch.max_blocks, static_cast<std::int64_t>(sequence->blocks.size()));
   }
   // Rounded up, so that the shape of decode steps changes seldom (layer_graphs.h).
   constexpr std::int64_t kBlocksStep = 8;
-  batch_.max_blocks = (batch_.max_blocks + kBlocksStep - 1) / kBlocksStep * kBlocksStep;
-  batch_.num_sequences = static_cast<std::int64_t>(scheduled_.size());
-  for (const Sequence* sequence : scheduled_) append_rows(*sequence);
-  return batch_;
+  batch.max_blocks = (batch.max_blocks + kBlocksStep - 1) / kBlocksStep * kBlocksStep;
+  batch.num_sequences = static_cast<std::int64_t>(sequences.size());
+  for (const Sequence* sequence : sequences) append_rows(*sequence, part);
 }
 
 void RequestBatcher::schedule_running(bool generating, std::int64_t& budget) {
@@ -131,26 +152,28 @@ void RequestBatcher::schedule(Sequence& sequence, std::int64_t num_tokens) {
   scheduled_.push_back(&sequence);
 }
 
-void RequestBatcher::append_rows(const Sequence& sequence) {
+void RequestBatcher::append_rows(const Sequence& sequence, BatchPart& part) const {
+  StepBatch& batch = part.batch;
   const auto row =
-      static_cast<std::int32_t>(batch_.block_tables.size() / static_cast<std::size_t>(batch_.max_blocks));
-  batch_.block_tables.insert(batch_.block_tables.end(), sequence.blocks.begin(), sequence.blocks.end());
-  batch_.block_tables.resize(static_cast<std::size_t>((row + 1) * batch_.max_blocks), 0);
+      static_cast<std::int32_t>(batch.block_tables.size() / static_cast<std::size_t>(batch.max_blocks));
+  batch.block_tables.insert(batch.block_tables.end(), sequence.blocks.begin(), sequence.blocks.end());
+  batch.block_tables.resize(static_cast<std::size_t>((row + 1) * batch.max_blocks), 0);
   for (std::int64_t i = 0; i < sequence.num_scheduled; ++i) {
     const std::int64_t position = sequence.num_computed + i;
-    batch_.token_ids.push_back(sequence.tokens[position]);
-    batch_.positions.push_back(static_cast<std::int32_t>(position));
-    batch_.slots.push_back(cache_->slot(sequence.blocks, position));
-    batch_.sequence_index.push_back(row);
-    origins_.push_back({sequence.ordinal, static_cast<std::int32_t>(position)});
+    batch.token_ids.push_back(sequence.tokens[position]);
+    batch.positions.push_back(static_cast<std::int32_t>(position));
+    batch.slots.push_back(cache_->slot(sequence.blocks, position));
+    batch.sequence_index.push_back(row);
+    part.origins.push_back({sequence.ordinal, static_cast<std::int32_t>(position)});
   }
   if (!sequence.reaches_end()) return;
-  batch_.output_rows.push_back(static_cast<std::int32_t>(batch_.token_ids.size() - 1));
-  sampling_rows_.push_back({.temperature = sequence.sampling.temperature,
-                            .top_k = sequence.sampling.top_k,
-                            .top_p = sequence.sampling.top_p,
-                            .random = uniform_random(sequence.sampling.seed,
-                                                     static_cast<std::uint64_t>(sequence.num_generated()))});
+  batch.output_rows.push_back(static_cast<std::int32_t>(batch.token_ids.size() - 1));
+  part.sampling_rows.push_back(
+      {.temperature = sequence.sampling.temperature,
+       .top_k = sequence.sampling.top_k,
+       .top_p = sequence.sampling.top_p,
+       .random =
+           uniform_random(sequence.sampling.seed, static_cast<std::uint64_t>(sequence.num_generated()))});
 }
 
 std::vector<RequestProgress> RequestBatcher::accept(std::span<const TokenId> sampled) {

@@ -4,10 +4,14 @@
 // then chunks of prompts, up to `max_batch_tokens`. A sequence that cannot get cache blocks preempts the
 // youngest running one: its blocks are returned, it waits in front of the queue, and when it resumes, prompt
 // and answer so far are computed again, which gives the same continuation.
+//
+// A batch is handed out in one part or several, for halves that are to overlap each other: every part is a
+// batch of its own, of whole sequences, with about the same number of tokens.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <list>
 #include <memory>
 #include <span>
@@ -51,6 +55,19 @@ struct TokenOrigin {
   std::int32_t position = 0;
 };
 
+/// One part of a step's batch. Rows, origins and wanted rows are in the order of the batch.
+struct BatchPart {
+  StepBatch batch;
+  std::vector<SamplingRow> sampling_rows;  // how each wanted row is sampled, [num_outputs]
+  std::vector<TokenOrigin> origins;        // [num_tokens]
+};
+
+/// What one step may take.
+struct StepTerms {
+  std::int64_t most_prefill_tokens = std::numeric_limits<std::int64_t>::max();  // of prompts, in all parts
+  std::int64_t num_parts = 1;
+};
+
 class RequestBatcher {
  public:
   /// `tokenizer` may be null. References must outlive the batcher.
@@ -64,14 +81,11 @@ class RequestBatcher {
   std::int64_t num_requests() const { return static_cast<std::int64_t>(running_.size() + waiting_.size()); }
   std::int64_t num_preemptions() const { return num_preemptions_; }
 
-  /// Chooses the next step's tokens. The batch may be empty. Valid until the next call.
-  const StepBatch& form_batch();
-  /// Of the formed batch: how each wanted row is sampled, [num_outputs].
-  std::span<const SamplingRow> sampling_rows() const { return sampling_rows_; }
-  /// Of the formed batch: [num_tokens].
-  std::span<const TokenOrigin> origins() const { return origins_; }
+  /// Chooses the next step's tokens. Parts may be empty. Valid until the next call.
+  std::span<const BatchPart> form_batch(const StepTerms& terms);
 
-  /// Takes the sampled tokens, [num_outputs], advances every sequence of the batch and says what happened.
+  /// Takes the sampled tokens of all parts one after the other, [num_outputs], advances every sequence of the
+  /// batch and says what happened.
   std::vector<RequestProgress> accept(std::span<const TokenId> sampled);
 
  private:
@@ -83,7 +97,8 @@ class RequestBatcher {
   bool reserve_blocks(Sequence& sequence, std::int64_t num_tokens);
   bool preempt_youngest(const Sequence& in_favour_of);
   void schedule(Sequence& sequence, std::int64_t num_tokens);
-  void append_rows(const Sequence& sequence);
+  void fill_part(std::span<Sequence* const> sequences, BatchPart& part) const;
+  void append_rows(const Sequence& sequence, BatchPart& part) const;
   RequestProgress take_token(Sequence& sequence, TokenId token);
 
   BatchLimits limits_;
@@ -93,9 +108,7 @@ class RequestBatcher {
   std::deque<SequencePtr> waiting_;
   std::vector<SequencePtr> running_;  // oldest first
   std::vector<Sequence*> scheduled_;  // this step's, in row order
-  StepBatch batch_;
-  std::vector<SamplingRow> sampling_rows_;
-  std::vector<TokenOrigin> origins_;
+  std::vector<BatchPart> parts_;
   std::int64_t num_preemptions_ = 0;
 };
 

@@ -47,10 +47,11 @@ ServedModel::ServedModel(const ModelOptions& options)
 ServedModel::~ServedModel() = default;
 
 void ServedModel::finish_work(Deadline deadline) noexcept {
-  if (stream_ == nullptr) return;
-  try {
-    stream_->synchronize(deadline);
-  } catch (const std::exception&) {
+  for (ModelLane& lane : lanes_) {
+    try {
+      lane.stream->synchronize(deadline);
+    } catch (const std::exception&) {
+    }
   }
 }
 
@@ -99,28 +100,34 @@ void ServedModel::record_windows() {
                   TrafficRecorder::kMaxSamples / 4);
 }
 
-void ServedModel::load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
-                       Backend& backend) {
-  backend_ = &backend;
-  stream_ = backend.create_stream();
-  weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
-  experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
-                                           make_expert_loader(config_, checkpoint_, options_.dtype, backend),
-                                           backend);
-  experts_->prepare(placement, {transport.rank(), transport.num_ranks()});
-  experts_->commit();
-  cache_ = std::make_unique<KvCache>(planned_cache(options_, config_), backend);
-  decoder_ = std::make_unique<Decoder>(
-      config_, *weights_, *cache_, make_rope_table(config_.rope, config_.head_width, max_sequence_tokens()),
-      backend, *stream_);
+ModelLane ServedModel::make_lane(const MoeSettings& settings, const LoadArgs& args) {
   const MoeShape shape{.hidden = config_.hidden,
                        .num_experts = config_.num_experts,
                        .top_k = config_.top_k,
                        .expert_inner = config_.expert_inner,
                        .shared_inner = config_.shared_expert_inner,
                        .normalize_top_k = config_.normalize_top_k};
-  moe_block_ = std::make_unique<MoeBlock>(shape, settings, transport, backend, *stream_);
-  backend.name_range_group(settings.model_index, options_.name);
+  ModelLane lane;
+  lane.stream = args.backend->create_stream();
+  lane.decoder = std::make_unique<Decoder>(
+      config_, *weights_, *cache_, make_rope_table(config_.rope, config_.head_width, max_sequence_tokens()),
+      *args.backend, *lane.stream);
+  lane.moe_block = std::make_unique<MoeBlock>(shape, settings, *args.transport, *args.backend, *lane.stream);
+  return lane;
+}
+
+void ServedModel::load(const LoadArgs& args) {
+  Backend& backend = *args.backend;
+  backend_ = &backend;
+  weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
+  experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
+                                           make_expert_loader(config_, checkpoint_, options_.dtype, backend),
+                                           backend);
+  experts_->prepare(*args.placement, {args.transport->rank(), args.transport->num_ranks()});
+  experts_->commit();
+  cache_ = std::make_unique<KvCache>(planned_cache(options_, config_), backend);
+  for (const MoeSettings& settings : args.lanes) lanes_.push_back(make_lane(settings, args));
+  backend.name_range_group(args.lanes.front().model_index, options_.name);
   batcher_ =
       std::make_unique<RequestBatcher>(BatchLimits{options_.max_batch_tokens, options_.max_batch_requests},
                                        config_.eos_token_ids, tokenizer(), *cache_);

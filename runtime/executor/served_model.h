@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "runtime/executor/request_batcher.h"
@@ -31,6 +33,21 @@ namespace aurora {
 /// The cache that a model gets: as many blocks as its bytes hold, and no more than its requests can fill.
 KvCacheShape planned_cache(const ModelOptions& options, const ModelConfig& config);
 
+/// What one part of a model's batch runs on: its own stream, scratch and tags. Weights and cache are shared.
+struct ModelLane {
+  std::unique_ptr<Stream> stream;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<MoeBlock> moe_block;
+};
+
+/// What `ServedModel::load` works with. Everything outlives the model.
+struct LoadArgs {
+  const ModelPlacement* placement = nullptr;  // on the ranks of `transport`
+  std::span<const MoeSettings> lanes;         // at least one
+  Transport* transport = nullptr;             // of the ranks that serve the model
+  Backend* backend = nullptr;
+};
+
 class ServedModel {
  public:
   /// Reads and checks config.json, tensor names and shapes, tokenizer.json and limits. Throws Error naming
@@ -38,9 +55,10 @@ class ServedModel {
   explicit ServedModel(const ModelOptions& options);
   ~ServedModel();
 
-  /// Loads the weights that this rank needs under `placement` and allocates the cache.
-  void load(const ModelPlacement& placement, const MoeSettings& settings, Transport& transport,
-            Backend& backend);
+  /// Loads the weights that this rank needs under the placement and allocates the cache. Ranks that have no
+  /// part in the model never call it.
+  void load(const LoadArgs& args);
+  bool is_loaded() const { return batcher_ != nullptr; }
   /// Waits until the device is done with what was submitted, in whatever state the model is. Errors of that
   /// work are dropped: whoever failed has reported them.
   void finish_work(Deadline deadline) noexcept;
@@ -59,20 +77,24 @@ class ServedModel {
   /// Prompt and answer together: the least of what the model, the options and the cache allow.
   std::int64_t max_sequence_tokens() const;
   std::int64_t num_cache_blocks() const;
+  RowLayout row_layout(DType wire_dtype) const {
+    return RowLayout(config_.hidden, wire_dtype, static_cast<int>(config_.top_k));
+  }
   /// Bytes that `load` takes on a rank with `num_experts` routed experts in total over its layers.
   std::int64_t expert_weight_bytes() const { return expert_bytes(config_, options_.dtype); }
   std::size_t resident_weight_bytes() const {
     return weights_->resident_bytes() + experts_->resident_bytes();
   }
 
+  /// 0 on a rank that has no part in the model.
+  std::int64_t num_preemptions() const { return is_loaded() ? batcher_->num_preemptions() : 0; }
+
   // After `load`.
-  const RowLayout& row_layout() const { return moe_block_->row_layout(); }
   RequestBatcher& batcher() { return *batcher_; }
-  Decoder& decoder() { return *decoder_; }
-  MoeBlock& moe_block() { return *moe_block_; }
+  std::size_t num_lanes() const { return lanes_.size(); }
+  ModelLane& lane(std::size_t index) { return lanes_[index]; }
   ExpertStore& experts() { return *experts_; }
   const ModelWeights& weights() const { return *weights_; }
-  Stream& stream() { return *stream_; }
   Backend& backend() { return *backend_; }
   TrafficRecorder& traffic() { return *traffic_; }
   /// Null unless windows are recorded.
@@ -82,6 +104,7 @@ class ServedModel {
 
  private:
   void check_limits() const;
+  ModelLane make_lane(const MoeSettings& settings, const LoadArgs& args);
 
   ModelOptions options_;
   ModelConfig config_;
@@ -92,12 +115,10 @@ class ServedModel {
   std::optional<TrafficRecorder> traffic_;
   std::optional<TrafficRecorder> window_;
   Backend* backend_ = nullptr;
-  std::unique_ptr<Stream> stream_;
   std::unique_ptr<ModelWeights> weights_;
   std::unique_ptr<ExpertStore> experts_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Decoder> decoder_;
-  std::unique_ptr<MoeBlock> moe_block_;
+  std::vector<ModelLane> lanes_;
   std::unique_ptr<RequestBatcher> batcher_;
 };
 

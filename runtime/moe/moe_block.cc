@@ -14,7 +14,7 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
                .self = {transport.rank(), transport.num_ranks()},
                .backend = &backend,
                .stream = &stream},
-      phases_(backend, stream, settings.model_index),
+      phases_(backend, stream, settings.model_index, settings.compute_turns),
       transport_(&transport),
       tokens_(context_),
       experts_(context_),
@@ -31,13 +31,14 @@ void MoeBlock::begin(const MoeInput& input) {
   is_packed_ = false;
   tokens_.prepare(*table_, input.normalized, input.expert_ids);
   counts_.reset(*table_);
-  if (phases_.is_timed()) layers_.push_back(phases_.layer());
+  layers_.push_back(phases_.layer());
   enter(Phase::kGate);
 }
 
 void MoeBlock::enter(Phase phase) {
   phase_ = phase;
   is_submitted_ = false;
+  has_come_ = false;
 }
 
 bool MoeBlock::advance(SubmissionOrder& order) {
@@ -53,8 +54,7 @@ bool MoeBlock::advance(SubmissionOrder& order) {
     case Phase::kCombine:
       return finish_combine();
     case Phase::kAggregation:
-      submit_aggregation();
-      return true;
+      return submit_aggregation();
     default:
       return false;
   }
@@ -72,21 +72,22 @@ void MoeBlock::submit_gate() const {
 bool MoeBlock::finish_gate(SubmissionOrder& order) {
   if (!is_submitted_) context_.stream->record(*counts_copied_);
   is_submitted_ = true;
-  if (!counts_copied_->is_complete() || !order.is_turn_of(settings_.model_index)) {
+  if (!counts_copied_->is_complete() || !is_my_turn(order)) {
     // While the host waits, so that the device goes on to it without a gap.
     return submit_packing();
   }
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kCounts);
   const std::vector<Message> messages = counts_.messages(context_.self.rank, settings_.first_tag);
   counts_ticket_ = messages.empty() ? Ticket{} : transport_->post(messages);
+  phases_.begin_exchange(Phase::kCounts);
   order.advance();
   enter(Phase::kCounts);
   return true;
 }
 
-/// Once per block; false when it was done before.
+/// Once per block; false when it was done before or cannot be done yet.
 bool MoeBlock::submit_packing() {
-  if (is_packed_) return false;
+  if (is_packed_ || !phases_.may_compute()) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
   tokens_.submit_packing();
   dispatch_.mark_ready();
@@ -103,14 +104,15 @@ void MoeBlock::use_counts() {
 }
 
 bool MoeBlock::finish_counts(SubmissionOrder& order) {
-  submit_packing();
+  const bool has_packed = submit_packing();
   if (!is_submitted_) {
-    if (!transport_->test(counts_ticket_)) return false;
+    if (!transport_->test(counts_ticket_)) return has_packed;
     counts_ticket_ = {};
+    phases_.end_exchange(Phase::kCounts, 0);
     use_counts();
     is_submitted_ = true;
   }
-  if (!dispatch_.can_start() || !order.is_turn_of(settings_.model_index)) return false;
+  if (!is_packed_ || !dispatch_.can_start() || !is_my_turn(order)) return has_packed;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kDispatch);
   count_dispatch(messages_.sent.rows - messages_.own.rows, messages_.sent.pairs - messages_.own.pairs);
   const std::size_t row_bytes = context_.layout.row_bytes();
@@ -139,24 +141,42 @@ void MoeBlock::start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBu
   statistics_.bound_seconds += planned.bound_seconds;
   statistics_.predicted_seconds += planned.predicted_seconds;
   if (planned.candidate) ++statistics_.chosen[*planned.candidate];
-  statistics_.sent_bytes += planned.traffic.row_sum(context_.self.rank);
+  phase_bytes_ = planned.traffic.row_sum(context_.self.rank);
+  statistics_.sent_bytes += phase_bytes_;
   exchange.start(planned.order, buffers);
+  phases_.begin_exchange(phase_ == Phase::kCounts ? Phase::kDispatch : Phase::kCombine);
+}
+
+// Whether work that is submitted from now on reads what the exchange brings, without keeping a shared device
+// waiting for it. Call until then.
+bool MoeBlock::has_come(Exchange& exchange) {
+  if (has_come_) return true;
+  if (phases_.is_shared() && !exchange.has_arrived()) return false;
+  has_come_ = exchange.advance();
+  if (has_come_ && !transport_->is_stream_ordered()) phases_.end_exchange(phase_, phase_bytes_);
+  return has_come_;
+}
+
+// While the dispatch is under way: this rank's own rows and the shared expert, which wait for nobody.
+bool MoeBlock::submit_own_rows() {
+  if (is_submitted_ || !phases_.may_compute()) return false;
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
+  tokens_.submit_own_packing(messages_, received_);
+  shared_expert_.submit(*input_.weights, input_.normalized, input_.residual);
+  is_submitted_ = true;
+  return true;
 }
 
 bool MoeBlock::finish_dispatch() {
-  if (!is_submitted_) {
-    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
-    tokens_.submit_own_packing(messages_, received_);
-    shared_expert_.submit(*input_.weights, input_.normalized, input_.residual);
-    is_submitted_ = true;
-  }
-  if (!dispatch_.advance()) return false;
+  const bool has_submitted = submit_own_rows();
+  if (!has_come(dispatch_) || !is_submitted_) return has_submitted;
   enter(Phase::kExperts);
   return true;
 }
 
 bool MoeBlock::finish_experts(SubmissionOrder& order) {
   if (!is_submitted_) {
+    if (!phases_.may_compute()) return false;
     const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
     experts_.submit({.table = table_,
                      .experts = &input_.experts->bank(input_.moe_layer),
@@ -164,8 +184,9 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
                      .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
     combine_.mark_ready();
     is_submitted_ = true;
+    return true;
   }
-  if (!combine_.can_start() || !order.is_turn_of(settings_.model_index)) return false;
+  if (!combine_.can_start() || !is_my_turn(order)) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kCombine);
   const bool per_pair = settings_.return_mode == ReturnMode::kPerPair;
   const std::size_t result_bytes = context_.layout.return_row_bytes();
@@ -179,26 +200,29 @@ bool MoeBlock::finish_experts(SubmissionOrder& order) {
 }
 
 bool MoeBlock::finish_combine() {
-  if (!combine_.advance()) return false;
+  if (!has_come(combine_)) return false;
   enter(Phase::kAggregation);
   return true;
 }
 
-void MoeBlock::submit_aggregation() {
+bool MoeBlock::submit_aggregation() {
+  if (!phases_.may_compute()) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kAggregation);
   tokens_.submit_aggregation(messages_, input_.residual);
   enter(Phase::kDone);
+  return true;
 }
 
 void MoeBlock::start_clock(Deadline deadline) {
   phases_.start_clock(deadline);
+  layers_.clear();
+  if (!phases_.times_device()) return;
   dispatch_.time_from(phases_.clock());
   combine_.time_from(phases_.clock());
-  layers_.clear();
 }
 
-std::vector<DeviceSpan> MoeBlock::take_spans() {
-  std::vector<DeviceSpan> spans = phases_.spans();
+std::vector<PhaseSpan> MoeBlock::take_spans() {
+  std::vector<PhaseSpan> spans = phases_.spans();
   const auto add_exchanges = [&](Phase phase, Exchange& exchange) {
     for (const ExchangeSpan& span : exchange.take_spans()) {
       spans.push_back(

@@ -10,7 +10,9 @@
 // The device does the routing: rows, headers and slots are made and read there (TokenSide, ExpertSide). The
 // host waits for the device once between gate and combine, for the counts; packing runs meanwhile. Where the
 // transport is not stream-ordered it also waits for what it is to send and for what it receives, because it
-// moves the bytes itself.
+// moves the bytes itself. Where several blocks share a device whose streams run behind the host, the host
+// also waits for an exchange before it submits what needs it, and for the block's turn to compute
+// (ComputeTurns).
 //
 // Not its business: attention, which tokens there are, when a plan changes.
 #pragma once
@@ -27,6 +29,7 @@
 #include "runtime/dispatch/exchange.h"
 #include "runtime/dispatch/exchange_plan.h"
 #include "runtime/dispatch/message_layout.h"
+#include "runtime/moe/compute_turns.h"
 #include "runtime/moe/expert_side.h"
 #include "runtime/moe/expert_store.h"
 #include "runtime/moe/moe_context.h"
@@ -43,8 +46,10 @@ struct MoeSettings {
   ExchangePolicy policy;
   DType wire_dtype = DType::kFloat32;
   ReturnMode return_mode = ReturnMode::kPerRow;
-  std::uint32_t first_tag = 0;  // three tags from here on belong to this block
-  std::size_t model_index = 0;  // position in the SubmissionOrder
+  std::uint32_t first_tag = 0;            // three tags from here on belong to this block
+  std::size_t model_index = 0;            // whose work it is, for profilers
+  std::size_t order_index = 0;            // position in the SubmissionOrder
+  ComputeTurns* compute_turns = nullptr;  // of the rank; outlives the block; null: the block is alone
 };
 
 /// One layer's turn. The tensors and spans must stay alive and unchanged until `is_done`, and until the work
@@ -97,19 +102,16 @@ class MoeBlock {
   /// Marks the block's own work; the caller says which layer it is, and marks what it does around the block.
   PhaseMarker& phases() { return phases_; }
 
-  /// Times what the device does for the blocks until the next call: see PhaseMarker::start_clock.
+  /// Times the blocks until the next call: see PhaseMarker::start_clock.
   void start_clock(Deadline deadline);
-  /// Whether spans hold the exchanges; where the host drives them it knows their times itself.
-  bool times_exchanges() const { return transport_->is_stream_ordered(); }
-  /// Since `start_clock`. Call when settled and when the stream is done.
-  std::vector<DeviceSpan> take_spans();
+  /// Since `start_clock`; of exchanges between devices only where the device is timed. Call when settled and
+  /// when the stream is done.
+  std::vector<PhaseSpan> take_spans();
 
   /// Once done: true when no transfer is under way any more.
   bool is_settled() { return dispatch_.is_settled() && combine_.is_settled(); }
   /// Of all blocks since the last call. Call when settled.
   ExchangeStatistics take_statistics();
-  /// Of all blocks since the last `take_statistics`.
-  std::int64_t sent_bytes() const { return statistics_.sent_bytes; }
   /// Router logits of the current or last block, [num_tokens, num_experts], device memory.
   Tensor router_logits() const { return tokens_.logits(); }
 
@@ -119,10 +121,13 @@ class MoeBlock {
   bool finish_dispatch();
   bool finish_experts(SubmissionOrder& order);
   bool finish_combine();
-  void submit_aggregation();
+  bool submit_aggregation();
 
   void enter(Phase phase);
   bool submit_packing();
+  bool submit_own_rows();
+  bool has_come(Exchange& exchange);
+  bool is_my_turn(const SubmissionOrder& order) const { return order.is_turn_of(settings_.order_index); }
   void use_counts();
   void count_dispatch(std::int64_t rows, std::int64_t pairs);
   void start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBuffers& buffers);
@@ -133,8 +138,10 @@ class MoeBlock {
   Transport* transport_;
 
   Phase phase_ = Phase::kDone;
-  bool is_submitted_ = false;  // the current phase's own work has been submitted
-  bool is_packed_ = false;     // the block's packing has been submitted
+  bool is_submitted_ = false;     // the current phase's own work has been submitted
+  bool is_packed_ = false;        // the block's packing has been submitted
+  bool has_come_ = false;         // what the current phase receives is there, or the stream waits for it
+  std::int64_t phase_bytes_ = 0;  // sent by the exchange under way
   MoeInput input_;
   const PlacementTable* table_ = nullptr;
 

@@ -38,6 +38,7 @@ max_batch_requests = 8
 max_sequence_tokens = 9
 kv_cache_mb = 10
 kv_block_tokens = 11
+weight = 1.5
 traffic = "t.json"
 replay_routing = "/abs/r.json"
 )",
@@ -50,6 +51,7 @@ replay_routing = "/abs/r.json"
   EXPECT_EQ(model.options.max_sequence_tokens, 9);
   EXPECT_EQ(model.options.kv_cache_bytes, 10 << 20);
   EXPECT_EQ(model.options.kv_block_tokens, 11);
+  EXPECT_EQ(model.options.weight, 1.5);
   EXPECT_EQ(model.options.traffic, "conf/t.json");
   EXPECT_EQ(model.options.replay_routing, "/abs/r.json");
   ModelConfiguration listed;

@@ -79,6 +79,7 @@ TEST(Formats, EveryFieldOfAReportIsNamed) {
   report.models[0].expert_tokens = {{1}};
   report.replan.mode = ReplanMode::kDrift;
   report.replan.switches.resize(1);
+  report.overlap.compute_seconds = 1;
   const std::string section = sections().at("Report");
   const std::function<void(const nlohmann::json&)> expect_named = [&](const nlohmann::json& json) {
     for (const auto& [key, value] : json.items()) {

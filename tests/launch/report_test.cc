@@ -29,6 +29,14 @@ EngineReport example_report() {
   model.orders = {{"group", 12}, {"exact without barriers", 2}};
   model.achieved_seconds = 0.75;
   model.phase_seconds = {{"gate", 0.25}, {"experts", 1.5}};
+  model.planned_seconds = {{"gate", 0.2}, {"experts", 1.25}};
+  model.num_ranks = 2;
+  model.first_token_seconds = {.p50 = 0.125, .p90 = 0.25, .p99 = 0.5};
+  model.overlap = {.compute_seconds = 1.5,
+                   .exchange_seconds = 0.5,
+                   .exposed_seconds = 0.125,
+                   .utilisation = 0.75,
+                   .ratio = 0.75};
   model.expert_tokens = {{1, 2, 3, 2}, {0, 0, 0, 0}};
   EngineReport report;
   report.wall_seconds = 2;
@@ -62,6 +70,16 @@ TEST(Report, TheJsonHasEveryNumberOfTheEnginesReport) {
   EXPECT_EQ(model.at("prompt_tokens"), 30);
   EXPECT_EQ(model.at("generated_tokens"), 20);
   EXPECT_EQ(model.at("steps"), 7);
+  EXPECT_EQ(model.at("num_ranks"), 2);
+  EXPECT_EQ(model.at("latency").at("first_token_seconds"),
+            nlohmann::json({{"p50", 0.125}, {"p90", 0.25}, {"p99", 0.5}}));
+  EXPECT_EQ(model.at("planned_phase_seconds"), nlohmann::json({{"gate", 0.2}, {"experts", 1.25}}));
+  EXPECT_EQ(model.at("overlap"), nlohmann::json({{"utilisation", 0.75},
+                                                 {"compute_seconds", 1.5},
+                                                 {"exchange_seconds", 0.5},
+                                                 {"exposed_seconds", 0.125},
+                                                 {"overlap_ratio", 0.75}}));
+  EXPECT_TRUE(json.at("overlap").is_null()) << "nobody looked when anything computed";
   EXPECT_EQ(model.at("preemptions"), 2);
   EXPECT_EQ(model.at("phase_seconds"), nlohmann::json({{"gate", 0.25}, {"experts", 1.5}}));
   EXPECT_EQ(model.at("exchanges").at("count"), 14);

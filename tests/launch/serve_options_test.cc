@@ -288,5 +288,52 @@ TEST(ServeOptions, TheDumpSaysWhoSetEachValue) {
   EXPECT_NE(line_of("kv_cache_mb").find("# default"), std::string::npos);
 }
 
+WorkerStreamsTerms overlapping_terms() {
+  return {.wanted = "auto",
+          .backend = "cpu",
+          .transport = "mpi",
+          .schedule = Schedule::kColocated,
+          .num_models = 2,
+          .num_ranks = 4,
+          .num_local_ranks = 2,
+          .num_cores = 4};
+}
+
+TEST(WorkerStreams, AreTakenWhereSomethingOverlapsAndCoresAreFree) {
+  EXPECT_EQ(resolve_worker_streams(overlapping_terms()).name, "on");
+  WorkerStreamsTerms terms = overlapping_terms();
+  terms.schedule = Schedule::kTwoBatch;
+  terms.num_models = 1;
+  EXPECT_EQ(resolve_worker_streams(terms).name, "on") << "a model overlaps with itself";
+}
+
+TEST(WorkerStreams, AreLeftOutWithAReasonWhereTheyGainNothing) {
+  const auto reason_after = [](const auto& change) {
+    WorkerStreamsTerms terms = overlapping_terms();
+    change(terms);
+    const Resolved resolved = resolve_worker_streams(terms);
+    EXPECT_EQ(resolved.name, "off");
+    return resolved.why;
+  };
+  EXPECT_NE(reason_after([](auto& terms) { terms.num_models = 1; }), "");
+  EXPECT_NE(reason_after([](auto& terms) { terms.schedule = Schedule::kSerial; }), "");
+  EXPECT_NE(reason_after([](auto& terms) { terms.schedule = Schedule::kExclusive; }), "");
+  EXPECT_NE(reason_after([](auto& terms) { terms.num_ranks = 1; }), "");
+  EXPECT_NE(reason_after([](auto& terms) { terms.transport = "threads"; }), "");
+  EXPECT_NE(reason_after([](auto& terms) { terms.num_cores = 3; }).find("3 cores"), std::string::npos);
+}
+
+TEST(WorkerStreams, AreAsAskedForAndRefusedOnGpus) {
+  WorkerStreamsTerms terms = overlapping_terms();
+  terms.num_cores = 1;
+  terms.wanted = "on";
+  EXPECT_EQ(resolve_worker_streams(terms).name, "on");
+  EXPECT_EQ(resolve_worker_streams(terms).why, "");
+  terms.backend = "cuda";
+  EXPECT_THROW(resolve_worker_streams(terms), Error);
+  terms.wanted = "auto";
+  EXPECT_EQ(resolve_worker_streams(terms).name, "off");
+}
+
 }  // namespace
 }  // namespace aurora

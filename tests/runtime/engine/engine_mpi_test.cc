@@ -10,10 +10,11 @@ namespace aurora {
 namespace {
 
 /// Number of answers that differ from the reference, and of plan changes that should have been and were not.
-int run_references(Transport& transport, const EngineOptions& options) {
+int run_references(Transport& transport, const EngineOptions& options, bool worker_streams = false) {
   std::map<RequestId, test::ReferencePrompt> expected;
   test::ListFeed feed(test::reference_requests(expected), 7);
-  const auto backend = create_backend("cpu", {.deterministic = options.deterministic});
+  const auto backend =
+      create_backend("cpu", {.deterministic = options.deterministic, .worker_streams = worker_streams});
   Engine engine(options, transport, *backend);
   engine.run(transport.rank() == 0 ? &feed : nullptr);
   if (transport.rank() != 0) return 0;
@@ -30,10 +31,10 @@ int run_references(Transport& transport, const EngineOptions& options) {
   return num_wrong;
 }
 
-EngineOptions serial_options() {
+EngineOptions options_with(Schedule schedule, bool deterministic) {
   EngineOptions options = test::example_options();
-  options.deterministic = true;
-  options.schedule = Schedule::kSerial;
+  options.deterministic = deterministic;
+  options.schedule = schedule;
   return options;
 }
 
@@ -53,8 +54,11 @@ int main() {
   try {
     aurora::MpiSession session;
     const auto transport = aurora::create_mpi_transport(session);
-    int num_wrong = aurora::run_references(*transport, aurora::test::example_options());
-    num_wrong += aurora::run_references(*transport, aurora::serial_options());
+    int num_wrong = 0;
+    for (const aurora::Schedule schedule : aurora::kSchedules) {
+      num_wrong += aurora::run_references(*transport, aurora::options_with(schedule, false), true);
+      num_wrong += aurora::run_references(*transport, aurora::options_with(schedule, true));
+    }
     num_wrong += aurora::run_references(*transport, aurora::changing_options());
     if (transport->rank() == 0)
       std::cout << num_wrong << " wrong answers on " << transport->num_ranks() << " ranks\n";

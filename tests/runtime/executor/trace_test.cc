@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -196,6 +197,40 @@ TEST(TraceJson, RefusesAModelWithoutAName) {
 TEST(TraceClock, NeverRunsBackwards) {
   const std::int64_t earlier = trace_clock_ns();
   EXPECT_LE(earlier, trace_clock_ns());
+}
+
+/// Steps of model 1 on rank 0 begin at 1000, 1010, 1040 and 1060 us, 10, 30 and 20 us apart: the last
+/// distance is the median, so what is planned begins at 1040 us, 40 us after the earliest event.
+TEST(TraceJson, ShowsWhatWasPlannedInRowsOfItsOwnFromATypicalStepOn) {
+  RankTrace rank{.rank = 0, .clock_offset_ns = 0, .num_lost_events = 0, .totals = {}, .events = {}};
+  for (const std::int64_t us : {1000, 1010, 1040, 1060}) {
+    rank.events.push_back(event(1, 0, Phase::kAttention, us * 1000, us * 1000 + 500));
+    rank.events.push_back(event(1, 1, Phase::kAttention, us * 1000 + 600, us * 1000 + 700));
+    rank.events.push_back(event(0, 0, Phase::kAttention, us * 1000 + 800, us * 1000 + 900));
+  }
+  const std::vector<PlannedSpan> planned = {
+      {.rank = 0, .model_index = 0, .layer = 2, .phase = Phase::kGate, .start_us = 0, .end_us = 1.5},
+      {.rank = 3, .model_index = 1, .layer = 0, .phase = Phase::kDispatch, .start_us = 1.5, .end_us = 4}};
+  const std::vector<std::string> names = {"a", "b"};
+  const Json trace = Json::parse(write_trace_json({&rank, 1}, names, planned));
+  std::map<int, std::string> row_names;
+  std::vector<Json> shown;
+  for (const Json& each : trace.at("traceEvents")) {
+    if (each.at("name") == "thread_name") row_names[each.at("tid")] = each.at("args").at("name");
+    if (each.at("ph") == "X" && each.at("tid") >= 4) shown.push_back(each);
+  }
+  EXPECT_EQ(row_names[4], "planned a compute");
+  EXPECT_EQ(row_names[7], "planned b exchange");
+  ASSERT_EQ(shown.size(), 2U);
+  EXPECT_EQ(shown[0].at("tid"), 4);
+  EXPECT_EQ(shown[0].at("name"), "gate");
+  EXPECT_EQ(shown[0].at("args"), Json({{"model", "a"}, {"layer", 2}}));
+  EXPECT_DOUBLE_EQ(shown[0].at("ts"), 40);
+  EXPECT_DOUBLE_EQ(shown[0].at("dur"), 1.5);
+  EXPECT_EQ(shown[1].at("pid"), 3);
+  EXPECT_EQ(shown[1].at("tid"), 7);
+  EXPECT_DOUBLE_EQ(shown[1].at("ts"), 41.5);
+  EXPECT_DOUBLE_EQ(shown[1].at("dur"), 2.5);
 }
 
 }  // namespace

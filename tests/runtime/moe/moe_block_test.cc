@@ -150,7 +150,7 @@ struct RankResult {
   std::vector<float> residual;
   std::vector<std::int32_t> expert_ids;
   ExchangeStatistics statistics;
-  std::vector<DeviceSpan> spans;  // when timed; block i is layer i
+  std::vector<PhaseSpan> spans;  // when timed; block i is layer i
 };
 
 /// Drives `block` until it is done and nothing of it is under way.
@@ -190,6 +190,7 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
   const MoeLayerWeights weights = world.weights();
   RankResult result;
   result.expert_ids.resize(static_cast<std::size_t>(num_tokens * kShape.top_k));
+  if (parameters.timed) block.phases().time_on_device();
   if (parameters.timed) block.start_clock(std::chrono::steady_clock::now() + std::chrono::seconds(60));
   for (int i = 0; i < num_blocks; ++i) {
     result.residual = tokens.residual;
@@ -349,8 +350,7 @@ TEST_P(MoeBlockStatistics, CountBytesAndTime) {
     for (int token = 0; token < kNumTokens; ++token) {
       tokens.given_ids.insert(tokens.given_ids.end(), {first_foreign, first_foreign + 2});
     }
-    const BlockCase parameters{
-        2, OrderPolicy::kGroup, wire_dtype, ReturnMode::kPerRow, stream_ordered, true};
+    const BlockCase parameters{2, OrderPolicy::kGroup, wire_dtype, ReturnMode::kPerRow, stream_ordered, true};
     const ExchangeStatistics statistics =
         run_blocks(parameters, transport, world, placement, tokens, kNumBlocks).statistics;
     EXPECT_EQ(statistics.sent_bytes, kNumBlocks * kNumTokens * bytes);
@@ -372,9 +372,9 @@ struct PhaseExtent {
   std::int64_t bytes = 0;
 };
 
-PhaseExtent extent_of(const std::vector<DeviceSpan>& spans, Phase phase, std::int32_t layer) {
+PhaseExtent extent_of(const std::vector<PhaseSpan>& spans, Phase phase, std::int32_t layer) {
   PhaseExtent extent;
-  for (const DeviceSpan& span : spans) {
+  for (const PhaseSpan& span : spans) {
     if (span.phase != phase || span.layer != layer) continue;
     EXPECT_LE(span.start_seconds, span.end_seconds);
     extent.start = std::min(extent.start, span.start_seconds);
@@ -386,7 +386,7 @@ PhaseExtent extent_of(const std::vector<DeviceSpan>& spans, Phase phase, std::in
 }
 
 /// What the device does later because of something must lie later, on whichever stream it is.
-void expect_causal_spans(const std::vector<DeviceSpan>& spans, std::int32_t layer) {
+void expect_causal_spans(const std::vector<PhaseSpan>& spans, std::int32_t layer) {
   SCOPED_TRACE("layer " + std::to_string(layer));
   const PhaseExtent gate = extent_of(spans, Phase::kGate, layer);
   const PhaseExtent dispatch = extent_of(spans, Phase::kDispatch, layer);

@@ -1,0 +1,367 @@
+#include "benchmarks/colocation_suite.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <random>
+
+#include "benchmarks/paced_transport.h"
+#include "benchmarks/sampling.h"
+#include "kernels/backend_registry.h"
+#include "kernels/error.h"
+#include "launch/config.h"
+#include "launch/field.h"
+#include "runtime/engine.h"
+#include "runtime/model/model_config.h"
+#include "runtime/plan_io/nearest_name.h"
+#include "runtime/plan_io/traffic_file.h"
+#include "runtime/transport/mpi_session.h"
+#include "runtime/transport/mpi_transport.h"
+#include "scheduler/placement.h"
+#include "tests/support/rank_threads.h"
+
+namespace aurora::bench {
+namespace {
+
+constexpr double kMicroseconds = 1e6;
+
+// Serial first: the others are compared with it. Lina packs experts of one model on ranks of that model; rec
+// pairs one model's planned experts with the other's at random, rga places everything at random.
+constexpr std::array kVariants{
+    ColocationVariant{"serial", "serial", "auto"},       ColocationVariant{"colocated", "colocated", "auto"},
+    ColocationVariant{"two-batch", "two-batch", "auto"}, ColocationVariant{"exclusive", "exclusive", "auto"},
+    ColocationVariant{"lina", "exclusive", "lina"},      ColocationVariant{"rec", "colocated", "rec"},
+    ColocationVariant{"rga", "colocated", "rga"},
+};
+
+std::vector<ColocationVariant> chosen_variants(const std::vector<std::string>& names) {
+  if (names == std::vector<std::string>{"all"}) return {kVariants.begin(), kVariants.end()};
+  std::vector<ColocationVariant> chosen = {kVariants.front()};
+  std::vector<std::string> known = {"all"};
+  for (const ColocationVariant& variant : kVariants) known.emplace_back(variant.name);
+  for (const std::string& name : names) {
+    const auto* const found = std::ranges::find(kVariants, name, [](const auto& each) { return each.name; });
+    if (found == kVariants.end()) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "--variant: unknown variant \"" + name + "\"" + suggest_name(name, known));
+    }
+    if (found != kVariants.begin()) chosen.push_back(*found);
+  }
+  return chosen;
+}
+
+Schedule schedule_of(const ColocationVariant& variant) {
+  return *std::ranges::find(kSchedules, std::string_view(variant.schedule), schedule_name);
+}
+
+using Tokens = std::map<RequestId, std::vector<TokenId>>;
+
+/// All requests at once; keeps the tokens.
+class BenchFeed final : public RequestFeed {
+ public:
+  explicit BenchFeed(const std::vector<GenerationRequest>& requests) : requests_(requests) {}
+
+  std::vector<GenerationRequest> take(std::size_t limit) override {
+    std::vector<GenerationRequest> taken;
+    while (next_ < requests_.size() && taken.size() < limit) taken.push_back(requests_[next_++]);
+    return taken;
+  }
+  bool is_exhausted() override { return next_ == requests_.size(); }
+  void on_text(RequestId, const std::string&, const std::vector<TokenId>&) override {}
+  void on_finished(GenerationResult result) override {
+    if (result.error) throw Error(ErrorKind::kInvalidArgument, result.model + ": " + *result.error);
+    tokens_[result.id] = std::move(result.token_ids);
+  }
+  Tokens take_tokens() { return std::move(tokens_); }
+
+ private:
+  const std::vector<GenerationRequest>& requests_;
+  std::size_t next_ = 0;
+  Tokens tokens_;
+};
+
+/// What one run leaves on rank 0.
+struct RunResult {
+  EngineReport report;
+  std::vector<ModelTraffic> traffic;
+  Tokens tokens;
+};
+
+std::int64_t num_different(const Tokens& expected, const Tokens& found) {
+  return std::ranges::count_if(expected, [&](const auto& entry) {
+    const auto other = found.find(entry.first);
+    return other == found.end() || other->second != entry.second;
+  });
+}
+
+/// What one run is made of; the same on every rank.
+struct RunPlan {
+  EngineOptions engine;
+  std::vector<double> ports_gbps;  // threads: emulated; empty: no time passes in ports
+};
+
+/// Runs engines over threads or MPI.
+class Bench {
+ public:
+  explicit Bench(const ColocationOptions& options) : options_(options) {
+    if (options.transport != "mpi") return;
+    session_.emplace();
+    mpi_ = create_mpi_transport(*session_);
+  }
+
+  int num_ranks() const { return mpi_ == nullptr ? options_.num_ranks : mpi_->num_ranks(); }
+  bool is_root() const { return mpi_ == nullptr || mpi_->rank() == 0; }
+
+  RunResult run(const RunPlan& plan, const std::vector<GenerationRequest>& requests) {
+    RunResult result;
+    BenchFeed feed(requests);
+    if (mpi_ != nullptr) {
+      run_rank(plan, *mpi_, feed, result);
+    } else {
+      std::optional<PacedPorts> ports;
+      if (!plan.ports_gbps.empty()) ports.emplace(plan.ports_gbps);
+      test::run_ranks(num_ranks(), [&](Transport& threads) {
+        if (!ports) return run_rank(plan, threads, feed, result);
+        PacedTransport paced(threads, *ports);
+        run_rank(plan, paced, feed, result);
+      });
+    }
+    result.tokens = feed.take_tokens();
+    return result;
+  }
+
+ private:
+  void run_rank(const RunPlan& plan, Transport& transport, BenchFeed& feed, RunResult& result) const {
+    const auto backend = create_backend("cpu", {.worker_streams = options_.worker_streams});
+    Engine engine(plan.engine, transport, *backend);
+    engine.run(transport.rank() == 0 ? &feed : nullptr);
+    if (transport.rank() != 0) return;
+    result.report = engine.report();
+    result.traffic = engine.traffic();
+  }
+
+  const ColocationOptions& options_;
+  std::optional<MpiSession> session_;
+  std::unique_ptr<Transport> mpi_;
+};
+
+/// A folder for what the planner reads, gone with it. Of rank 0's process; the others name it only.
+class PlanningFolder {
+ public:
+  PlanningFolder()
+      : path_(std::filesystem::temp_directory_path() / ("aurora-colocation-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  PlanningFolder(const PlanningFolder&) = delete;
+  PlanningFolder& operator=(const PlanningFolder&) = delete;
+  ~PlanningFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+  std::filesystem::path write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name) << text;
+    return path_ / name;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::vector<double> ports_times(const ColocationOptions& options, int num_ranks, double gbps) {
+  std::vector<double> ports;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    ports.push_back(gbps * options.ports[static_cast<std::size_t>(rank) % options.ports.size()]);
+  }
+  return ports;
+}
+
+std::string cluster_text(const std::vector<double>& ports_gbps) {
+  std::string text;
+  for (const double gbps : ports_gbps) text += "[[gpu]]\nport_gbps = " + real_text(gbps) + "\n";
+  return text;
+}
+
+EngineOptions engine_options_of(const ColocationOptions& options) {
+  EngineOptions engine;
+  for (const std::string& file : options.models) {
+    engine.models.push_back(read_model_configuration(file).options);
+  }
+  engine.timeout = std::chrono::milliseconds(std::llround(options.timeout_seconds * 1e3));
+  // So that compute on worker streams is timed; the same for all.
+  engine.record_trace = options.worker_streams;
+  engine.cluster_file = options.cluster;
+  return engine;
+}
+
+/// Prompts of random tokens, models in turn.
+std::vector<GenerationRequest> random_requests(const ColocationOptions& options,
+                                               const std::vector<ModelOptions>& models) {
+  std::mt19937_64 random(options.seed);
+  std::vector<std::int64_t> vocabularies;
+  for (const ModelOptions& model : models) {
+    vocabularies.push_back(read_model_config(model.checkpoint).vocabulary);
+  }
+  std::vector<GenerationRequest> requests;
+  for (int i = 0; i < options.num_requests; ++i) {
+    for (std::size_t model = 0; model < models.size(); ++model) {
+      GenerationRequest& request = requests.emplace_back();
+      request.id = requests.size() - 1;
+      request.model = models[model].name;
+      std::vector<TokenId> prompt(static_cast<std::size_t>(options.prompt_tokens));
+      for (TokenId& token : prompt) {
+        token = static_cast<TokenId>(random() % static_cast<std::uint64_t>(vocabularies[model]));
+      }
+      request.prompt_token_ids = std::move(prompt);
+      request.sampling.max_tokens = options.max_tokens;
+      request.sampling.ignore_eos = true;
+    }
+  }
+  return requests;
+}
+
+double bound_seconds(const EngineReport& report) {
+  return std::accumulate(report.models.begin(), report.models.end(), 0.0,
+                         [](double sum, const auto& model) { return sum + model.bound_seconds; });
+}
+
+std::int64_t generated_tokens(const EngineReport& report) {
+  return std::accumulate(report.models.begin(), report.models.end(), std::int64_t{0},
+                         [](std::int64_t sum, const auto& model) { return sum + model.generated_tokens; });
+}
+
+/// All repetitions of one variant.
+struct Measured {
+  ColocationVariant variant;
+  std::vector<EngineReport> reports;
+  std::int64_t num_wrong = 0;
+};
+
+double median_of(const Measured& measured, const std::function<double(const EngineReport&)>& value) {
+  std::vector<double> values;
+  for (const EngineReport& report : measured.reports) values.push_back(value(report));
+  return quantiles_of(std::move(values)).median;
+}
+
+Row row_of(const Measured& measured, const std::string& label, double serial_median_us) {
+  const auto& reports = measured.reports;
+  std::vector<double> wall_us;
+  for (const EngineReport& report : reports) wall_us.push_back(report.wall_seconds * kMicroseconds);
+  const Quantiles wall = quantiles_of(wall_us);
+  // No schedule ends before its compute, nor before its bytes have passed the ports.
+  const double bound_us = kMicroseconds * median_of(measured, [](const EngineReport& report) {
+                            return std::max(report.overlap.compute_seconds, bound_seconds(report));
+                          });
+  Row row("colocation", label + measured.variant.name);
+  row.set("median", wall.median).set("p10", wall.p10).set("p90", wall.p90);
+  row.set("bound", bound_us).set("%", 100 * bound_us / wall.median);
+  row.set("x_serial", serial_median_us / wall.median);
+  row.set("tokens/s", static_cast<double>(generated_tokens(reports.front())) * kMicroseconds / wall.median);
+  row.set("util%", 100 * median_of(measured, [](const auto& report) { return report.overlap.utilisation; }));
+  row.set("hidden%", 100 * median_of(measured, [](const auto& report) { return report.overlap.ratio; }));
+  row.set("exposed_ms",
+          1e3 * median_of(measured, [](const auto& report) { return report.overlap.exposed_seconds; }));
+  row.set("exchange/compute", median_of(measured, [](const EngineReport& report) {
+            return bound_seconds(report) / std::max(report.overlap.compute_seconds, 1e-9);
+          }));
+  row.set("ttft_ms", 1e3 * median_of(measured, [](const EngineReport& report) {
+                       double slowest = 0;
+                       for (const auto& model : report.models)
+                         slowest = std::max(slowest, model.first_token_seconds.p50);
+                       return slowest;
+                     }));
+  row.set("wrong", measured.num_wrong);
+  return row;
+}
+
+/// One setting of the ports, all variants in turns.
+class Comparison {
+ public:
+  Comparison(const ColocationOptions& options, Bench& bench)
+      : options_(options),
+        bench_(bench),
+        variants_(chosen_variants(options.variants)),
+        base_(engine_options_of(options)),
+        requests_(random_requests(options, base_.models)) {}
+
+  /// The reference: in series, ports that take no time, bounds at 1 Gbit/s.
+  void calibrate() {
+    RunPlan plan{base_, {}};
+    plan.engine.schedule = Schedule::kSerial;
+    if (options_.transport != "mpi") {
+      plan.engine.cluster_file =
+          folder_.write("unit.toml", cluster_text(ports_times(options_, bench_.num_ranks(), 1)));
+    }
+    bench_.run(plan, requests_);  // touches memory and code for the first time
+    reference_ = bench_.run(plan, requests_);
+    if (!bench_.is_root()) return;
+    for (std::size_t model = 0; model < base_.models.size(); ++model) {
+      base_.models[model].traffic =
+          folder_.write("traffic" + std::to_string(model) + ".json", traffic_text(reference_.traffic[model]));
+    }
+  }
+
+  void measure(double ratio, const RowVisitor& visit) {
+    RunPlan plan{base_, {}};
+    if (options_.transport != "mpi" && ratio > 0) {
+      const double gbps =
+          bound_seconds(reference_.report) / (ratio * reference_.report.overlap.compute_seconds);
+      plan.ports_gbps = ports_times(options_, bench_.num_ranks(), gbps);
+      plan.engine.cluster_file = folder_.write("cluster.toml", cluster_text(plan.ports_gbps));
+    }
+    std::vector<Measured> all;
+    for (const ColocationVariant& variant : variants_) all.push_back({variant, {}, 0});
+    std::mt19937_64 random(options_.seed);  // every rank shuffles alike
+    std::vector<std::size_t> sequence(all.size());
+    std::iota(sequence.begin(), sequence.end(), 0U);
+    for (int repeat = 0; repeat < options_.repeats; ++repeat) {
+      std::shuffle(sequence.begin(), sequence.end(), random);
+      for (const std::size_t index : sequence) run_once(plan, all[index]);
+    }
+    if (!bench_.is_root()) return;
+    const double serial_us = kMicroseconds * median_of(all.front(), [](const EngineReport& report) {
+                               return report.wall_seconds;
+                             });
+    const std::string label = options_.transport == "mpi" ? "" : "ratio " + real_text(ratio) + " ";
+    for (const Measured& measured : all) visit(row_of(measured, label, serial_us));
+  }
+
+ private:
+  void run_once(RunPlan plan, Measured& measured) {
+    plan.engine.schedule = schedule_of(measured.variant);
+    plan.engine.placement = measured.variant.placement;
+    const RunResult result = bench_.run(plan, requests_);
+    if (!bench_.is_root()) return;
+    measured.reports.push_back(result.report);
+    measured.num_wrong += num_different(reference_.tokens, result.tokens);
+  }
+
+  const ColocationOptions& options_;
+  Bench& bench_;
+  std::vector<ColocationVariant> variants_;
+  EngineOptions base_;
+  std::vector<GenerationRequest> requests_;
+  PlanningFolder folder_;
+  RunResult reference_;
+};
+
+}  // namespace
+
+void run_colocation_suite(const ColocationOptions& options, const RowVisitor& visit) {
+  Bench bench(options);
+  Comparison comparison(options, bench);
+  comparison.calibrate();
+  const std::vector<double> as_it_is = {0};
+  for (const double ratio : options.transport == "mpi" ? as_it_is : options.ratios) {
+    comparison.measure(ratio, visit);
+  }
+}
+
+}  // namespace aurora::bench
