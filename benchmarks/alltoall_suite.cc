@@ -302,7 +302,8 @@ void AlltoallJob::measure_fabric_of_job() {
                               .deadline = Clock::now() + kStartTimeout});
   });
   if (transport_.rank() != 0) return;
-  std::fprintf(stderr, "fabric, measured in %.2f s:", elapsed.wall_us * 1e-6);
+  std::fprintf(stderr, "fabric, measured in %.2f s: start %.0f us;", elapsed.wall_us * 1e-6,
+               fabric_->start_us);
   for (const auto& cost : fabric_->messages) {
     std::fprintf(stderr, " a message of %.0f bytes in a chain +%.0f us;", cost.bytes, cost.extra_us);
   }

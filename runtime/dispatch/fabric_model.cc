@@ -175,8 +175,9 @@ double FabricModel::order_stretch(OrderPolicy policy) const {
 
 double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
                              const FabricModel& fabric) {
-  if (fabric.execution == Execution::kLanes) return lanes_us(order, ports, fabric);
-  return batches_us(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, ports, fabric);
+  if (fabric.execution == Execution::kLanes) return fabric.start_us + lanes_us(order, ports, fabric);
+  return fabric.start_us +
+         batches_us(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, ports, fabric);
 }
 
 double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, std::span<const double> ports,

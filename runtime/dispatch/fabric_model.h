@@ -38,7 +38,7 @@ struct FabricModel {
     double bytes = 0;
     double extra_us = 0;
   };
-  /// A group in which some side of a port serves `peers`: `start_us`, and `stretch` times its fair-share
+  /// A group in which some side of a port serves `peers`: `start_us` beyond that of any exchange, and `stretch` times its fair-share
   /// time. Between entries by linear interpolation.
   struct GroupCost {
     double peers = 0;
@@ -51,6 +51,7 @@ struct FabricModel {
     double stretch = 1;
   };
   Execution execution = Execution::kLanes;
+  double start_us = 0;                // of any exchange, until all ranks are at it
   std::vector<MessageCost> messages;  // by growing size; empty: messages cost their bytes only
   std::vector<GroupCost> groups;      // by growing number of peers; empty: groups take their fair-share time
   std::vector<OrderCost> orders;

@@ -50,19 +50,22 @@ FabricModel::MessageCost read_message(const JsonPlace& place) {
   return {place.at("bytes").quantity(), place.at("extra_us").quantity()};
 }
 
+double read_stretch(const JsonPlace& place) {
+  const double stretch = place.quantity();
+  if (stretch < 1) place.refuse("is below 1, which is as fast as the ports allow");
+  return stretch;
+}
+
 FabricModel::GroupCost read_group(const JsonPlace& place) {
   place.expect_keys({"peers", "start_us", "stretch"});
-  const FabricModel::GroupCost cost{place.at("peers").quantity(), place.at("start_us").quantity(),
-                                    place.at("stretch").quantity()};
-  if (cost.stretch < 1) place.at("stretch").refuse("is below 1, which is as fast as the ports");
-  return cost;
+  return {place.at("peers").quantity(), place.at("start_us").quantity(), read_stretch(place.at("stretch"))};
 }
 
 FabricModel::OrderCost read_order(const JsonPlace& place) {
   place.expect_keys({"order", "stretch"});
   const auto policy = parse_order_policy(place.at("order").text());
   if (!policy || *policy == OrderPolicy::kAuto) place.at("order").refuse("is no order that can be planned");
-  return {*policy, place.at("stretch").quantity()};
+  return {*policy, read_stretch(place.at("stretch"))};
 }
 
 }  // namespace
@@ -84,6 +87,7 @@ std::string fabric_text(const MeasuredFabric& fabric) {
   const Json json = {{"version", 1},
                      {"execution", fabric.model.execution == Execution::kLanes ? kLanes : kBatches},
                      {"ports_gbps", fabric.ports_gbps},
+                     {"start_us", fabric.model.start_us},
                      {"messages", messages},
                      {"groups", groups},
                      {"orders", orders}};
@@ -93,12 +97,13 @@ std::string fabric_text(const MeasuredFabric& fabric) {
 MeasuredFabric parse_fabric(std::string_view text, const std::string& origin) {
   const nlohmann::json json = parse_json_text(text, origin);
   const JsonPlace root(json, origin + ": ");
-  root.expect_keys({"version", "execution", "ports_gbps", "messages", "groups", "orders"});
+  root.expect_keys({"version", "execution", "ports_gbps", "start_us", "messages", "groups", "orders"});
   root.at("version").integer(1, 1);
   MeasuredFabric fabric;
   fabric.model.execution = read_execution(root.at("execution"));
   fabric.ports_gbps =
       read_list(root.at("ports_gbps"), kMostRanks, [](const JsonPlace& place) { return place.quantity(); });
+  fabric.model.start_us = root.at("start_us").quantity();
   fabric.model.messages = read_list(root.at("messages"), kMostCosts, read_message);
   fabric.model.groups = read_list(root.at("groups"), kMostCosts, read_group);
   fabric.model.orders = read_list(root.at("orders"), kMostCosts, read_order);

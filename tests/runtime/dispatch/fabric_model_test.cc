@@ -39,10 +39,12 @@ TEST(FabricModel, CostsBetweenTwoMeasurementsLieOnTheirLine) {
   EXPECT_EQ(FabricModel{}.group_cost(5).stretch, 1);
 }
 
-TEST(FabricModel, ALoneMessageTakesItsBytesAtTheSlowerPortAndItsExtraTime) {
+TEST(FabricModel, ALoneMessageTakesItsBytesAtTheSlowerPortItsExtraTimeAndTheStart) {
   const std::array<double, 2> ports{10, 5};
   const TransmissionOrder order{.rounds = {{{transfer(0, 1, 1000)}}}};
-  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, kFabric), 1000 / 5.0 + 10);
+  FabricModel fabric = kFabric;
+  fabric.start_us = 7;
+  EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 1000 / 5.0 + 10 + 7);
 }
 
 constexpr auto kChunk = static_cast<Bytes>(kChunkBytes);
@@ -130,7 +132,7 @@ TEST(ChooseOrder, NoOtherCandidateIsPredictedToEndSooner) {
   for (const Execution execution : {Execution::kLanes, Execution::kBatches}) {
     FabricModel fabric = kFabric;
     fabric.execution = execution;
-    fabric.orders = {{OrderPolicy::kExact, 1.3}, {OrderPolicy::kLongestFirst, 0.98}};
+    fabric.orders = {{OrderPolicy::kExact, 1.3}, {OrderPolicy::kLongestFirst, 1.02}};
     OrderOptions options{.ports = std::vector<double>(5, 10)};
     const ChosenOrder chosen = choose_order(traffic, options, fabric);
     const OrderCandidate& candidate = order_candidates()[chosen.candidate];
@@ -180,12 +182,13 @@ TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
   ASSERT_EQ(measured[0].groups.size(), 2U);
   ASSERT_EQ(measured[0].orders.size(), all_order_policies().size());
   for (const FabricModel& fabric : measured) EXPECT_EQ(text_of(fabric), text_of(measured[0]));
+  EXPECT_GE(measured[0].start_us, 0);
   for (const auto& cost : measured[0].messages) EXPECT_GE(cost.extra_us, 0);
   for (const auto& cost : measured[0].groups) {
     EXPECT_GE(cost.start_us, 0);
     EXPECT_GE(cost.stretch, 1);
   }
-  for (const auto& cost : measured[0].orders) EXPECT_TRUE(std::isfinite(cost.stretch) && cost.stretch >= 0);
+  for (const auto& cost : measured[0].orders) EXPECT_TRUE(std::isfinite(cost.stretch) && cost.stretch >= 1);
 }
 
 TEST(MeasureFabric, KnowsHowTheTransportExecutesOrders) {

@@ -11,9 +11,10 @@ namespace {
 MeasuredFabric measured_fabric() {
   MeasuredFabric fabric;
   fabric.model.execution = Execution::kBatches;
+  fabric.model.start_us = 7.5;
   fabric.model.messages = {{1024, 12.25}, {4096, 0}};
   fabric.model.groups = {{2, 3.5, 1}, {7, 0.1, 1.3}};
-  fabric.model.orders = {{OrderPolicy::kGroup, 0.9}, {OrderPolicy::kShortestFirst, 1.1}};
+  fabric.model.orders = {{OrderPolicy::kGroup, 1}, {OrderPolicy::kShortestFirst, 1.1}};
   fabric.ports_gbps = {0.2, 100};
   return fabric;
 }
@@ -33,6 +34,7 @@ TEST(FabricFile, ReadsBackWhatItWrote) {
   const MeasuredFabric read = parse_fabric(fabric_text(kMeasured), "fabric.json");
   EXPECT_EQ(read.ports_gbps, kMeasured.ports_gbps);
   EXPECT_EQ(read.model.execution, Execution::kBatches);
+  EXPECT_EQ(read.model.start_us, 7.5);
   ASSERT_EQ(read.model.messages.size(), 2U);
   EXPECT_EQ(read.model.messages[0].extra_us, 12.25);
   ASSERT_EQ(read.model.groups.size(), 2U);
