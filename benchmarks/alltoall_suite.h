@@ -23,12 +23,12 @@ struct AlltoallOptions {
   std::vector<Bytes> bytes_per_rank;  // of the most loaded port; empty: a matrix as it is, families 2 MiB
   std::vector<std::string> policies{"all"};
   std::string transport = "mpi";
-  std::filesystem::path cluster;   // ports from a cluster file
-  std::vector<double> ports_gbps;  // or these; neither: no bounds, and plans are for equal ports
-  Bytes burst_bytes = 0;           // that a shaped port lets pass at once: taken out of the bounds
+  std::filesystem::path cluster;     // ports from a cluster file
+  std::vector<double> ports_gbps;    // or these; neither: no bounds, and plans are for equal ports
+  Bytes burst_bytes = 0;             // that a shaped port lets pass at once: taken out of the bounds
   std::filesystem::path fabric;      // what exchanges cost, for auto and predictions; empty: measured
   std::filesystem::path fabric_out;  // where to write it; empty: nowhere
-  double round_cost_us = 10;       // start-up of a round, for policy aurora
+  double round_cost_us = 10;         // start-up of a round, for policy aurora
   int repeats = 20;
   double timeout_seconds = 60;  // for one exchange
   std::uint64_t seed = 1;

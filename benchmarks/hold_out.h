@@ -1,8 +1,8 @@
 // Whether a policy that chooses keeps up with the best fixed one, without choosing that with hindsight.
 //
-// The best of several by the medians of what they are compared by is better than any of them, by luck alone. So
-// the best fixed policy is chosen on one half of the repetitions and compared on the other, and the other way
-// round. Repetitions are taken in turns, so that ratios within one count.
+// The best of several by the medians of what they are compared by is better than any of them, by luck alone.
+// So the best fixed policy is chosen on one half of the repetitions and compared on the other, and the other
+// way round. Repetitions are taken in turns, so that ratios within one count.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,8 @@ namespace aurora::bench {
 struct HoldOut {
   std::size_t best = 0;  // by the median of all repetitions
   double ratio = 1;      // of the chooser over the best fixed policy of the other half, median of repetitions
-  double low = 1, high = 1;  // interval that covers the true median in at least 95 % of cases, by order statistics
+  double low = 1,
+         high = 1;  // interval that covers the true median in at least 95 % of cases, by order statistics
 };
 
 /// `chooser` and each of `fixed`, not empty, have one time for each repetition, at least two.

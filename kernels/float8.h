@@ -1,13 +1,13 @@
 // Rows of 8-bit floats with scales: the numbers, and how a row of them lies in memory.
 //
-// The number is E4M3 of "FP8 Formats for Deep Learning" (Micikevicius et al., arXiv 2209.05433): exponent bias
-// 7, subnormals of 2^-9, largest finite value 448, no infinities, and of each sign one NaN, all ones.
+// The number is E4M3 of "FP8 Formats for Deep Learning" (Micikevicius et al., arXiv 2209.05433): exponent
+// bias 7, subnormals of 2^-9, largest finite value 448, no infinities, and of each sign one NaN, all ones.
 //
 // A row is cut into groups of 128 columns, the last perhaps shorter; each has a float32 scale, and a value is
-// its number times that: the scale puts the largest finite magnitude of the group at 448. So a value is off by
-// at most 2^-4 of itself or 2^-10 of the scale, whichever is more. A group of zeros stays zeros. What is not
-// finite comes out as NaN, of the same sign, and leaves its group alone: an overflow stays visible and does
-// not spread. Magnitudes below 2^-126 may become zero: no scale is smaller.
+// its number times that: the scale puts the largest finite magnitude of the group at 448. So a value is off
+// by at most 2^-4 of itself or 2^-10 of the scale, whichever is more. A group of zeros stays zeros. What is
+// not finite comes out as NaN, of the same sign, and leaves its group alone: an overflow stays visible and
+// does not spread. Magnitudes below 2^-126 may become zero: no scale is smaller.
 //
 // In memory: [width] E4M3, padding to 4 bytes, [float8_groups(width)] float32 scales.
 #pragma once

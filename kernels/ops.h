@@ -160,7 +160,7 @@ struct PackRowsArgs {
   std::size_t header_offset = 0;  // at least wire_bytes(width, wire_dtype); a multiple of 4, as row_bytes
   std::size_t row_bytes = 0;      // stride of the output
   DType wire_dtype = DType::kFloat32;  // or bfloat16, or float8_e4m3 with scales (float8.h)
-  std::byte* output = nullptr;  // [num_rows, row_bytes]
+  std::byte* output = nullptr;         // [num_rows, row_bytes]
 };
 
 /// What pack_rows laid out as float8_e4m3, back as ordinary numbers: output[i, :] = numbers of row i times

@@ -47,7 +47,8 @@ FabricModel agree_on_fabric(const FabricArgs& args) {
   }
   const auto bytes = broadcast(args.transport, 0, std::as_bytes(std::span<const char>(text)), kFabricTag,
                                deadline(), "costs of the fabric from rank 0");
-  return parse_fabric({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "fabric from rank 0").model;
+  return parse_fabric({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "fabric from rank 0")
+      .model;
 }
 
 }  // namespace aurora

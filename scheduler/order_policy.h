@@ -1,4 +1,5 @@
-// The one table of policy names, and the door to all that can be planned from traffic and ports: `plan_order`.
+// The one table of policy names, and the door to all that can be planned from traffic and ports:
+// `plan_order`.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ enum class OrderPolicy : std::uint8_t {
   kRandom,         // "random" (RCS)
   kAlgorithm1,     // "algorithm1": the paper's greedy, read literally
   kAuto,           // "auto": for each exchange the one of the above that the fabric that is there ends first.
-                   // What a fabric costs is measured where there is one: runtime/dispatch/fabric_model.h chooses
+          // What a fabric costs is measured where there is one: runtime/dispatch/fabric_model.h chooses
 };
 
 struct OrderOptions {

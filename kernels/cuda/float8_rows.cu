@@ -1,7 +1,6 @@
 // dequantize_rows. The way into 8-bit floats is pack_rows.
-#include "kernels/cuda/float8_rows.cuh"
-
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/float8_rows.cuh"
 #include "kernels/cuda/row_copy.cuh"
 
 namespace aurora::cuda {

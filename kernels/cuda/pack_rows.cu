@@ -50,8 +50,8 @@ __global__ void pack_rows_kernel(Packing packing, const From* input, std::byte* 
 }
 
 template <class From>
-__global__ void pack_float8_kernel(Packing packing, Float8RowShape shape, const From* input, std::byte* output,
-                                   FaultSink faults) {
+__global__ void pack_float8_kernel(Packing packing, Float8RowShape shape, const From* input,
+                                   std::byte* output, FaultSink faults) {
   pack_row(packing, input, output, faults,
            [&](const From* source, std::byte* place) { quantize_row(source, place, shape); });
 }

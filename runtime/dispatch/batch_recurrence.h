@@ -16,8 +16,8 @@ class BatchRecurrence {
   /// Bytes per microsecond, one per GPU; the caller keeps them.
   explicit BatchRecurrence(std::span<const double> ports) : ports_(ports), free_us_(ports.size(), 0.0) {}
 
-  /// A round in which every rank sends to one peer at most and receives from one: a message begins when both of
-  /// its ranks have come to the round and takes its bytes at the slower port and `extra_us(bytes)`.
+  /// A round in which every rank sends to one peer at most and receives from one: a message begins when both
+  /// of its ranks have come to the round and takes its bytes at the slower port and `extra_us(bytes)`.
   template <class ExtraUs>
   void add_messages(std::span<const Transfer> round, const ExtraUs& extra_us) {
     const std::vector<double> begin_us = free_us_;

@@ -41,8 +41,8 @@ TrafficMatrix shifts(int num_ranks, int num_peers, Bytes bytes) {
   return traffic;
 }
 
-/// Fills all ports alike with `port_bytes`, by messages that differ: the sum of some permutations whose weights
-/// fall from one to a tenth. Not of one after the other shift, which would make rotation look good.
+/// Fills all ports alike with `port_bytes`, by messages that differ: the sum of some permutations whose
+/// weights fall from one to a tenth. Not of one after the other shift, which would make rotation look good.
 TrafficMatrix uneven_traffic(int num_ranks, Bytes port_bytes) {
   Random random(kUnevenSeed);
   std::vector<int> order(static_cast<std::size_t>(num_ranks));
@@ -161,8 +161,8 @@ struct Chain {
   }
 };
 
-/// Start-up and messages. What a small message costs is what more of them take longer, so that the start-up of the
-/// exchange is not theirs.
+/// Start-up and messages. What a small message costs is what more of them take longer, so that the start-up
+/// of the exchange is not theirs.
 void measure_messages(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_bytes, FabricModel& fabric) {
   const int num_ranks = probe.transport.num_ranks();
   const int num_peers = num_ranks - 1;
@@ -185,8 +185,8 @@ FabricModel::GroupCost measure_group(const FabricProbe& probe, Stopwatch& stopwa
                                      const FabricModel& fabric, int num_peers, Bytes port_bytes) {
   std::array<double, 2> ideal{}, us{};
   for (const std::size_t is_large : {0, 1}) {
-    const TrafficMatrix traffic = shifts(probe.transport.num_ranks(), num_peers,
-                                         is_large != 0 ? port_bytes / num_peers : kSmallBytes);
+    const TrafficMatrix traffic =
+        shifts(probe.transport.num_ranks(), num_peers, is_large != 0 ? port_bytes / num_peers : kSmallBytes);
     const TransmissionOrder order = plan_order(OrderPolicy::kGroup, traffic, {});
     ideal[is_large] = ideal_us(probe, order, fabric) - fabric.start_us;
     us[is_large] = stopwatch.exchange_us(order, traffic) - fabric.start_us;
@@ -203,13 +203,14 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
   const OrderOptions options{.ports = {probe.ports.begin(), probe.ports.end()},
                              .round_cost_us = fabric.message_extra_us(0)};
   std::vector<TransmissionOrder> orders;
-  for (const OrderPolicy policy : all_order_policies()) orders.push_back(plan_order(policy, traffic, options));
+  for (const OrderPolicy policy : all_order_policies())
+    orders.push_back(plan_order(policy, traffic, options));
   const std::vector<double> us = stopwatch.exchange_us(orders, traffic);
   const double busyness = peer_busyness(traffic, probe.ports);
   std::vector<FabricModel::OrderCost> costs;
   for (std::size_t index = 0; index < orders.size(); ++index) {
-    // As predictions apply it. Where an order took less than is explained, chance had a part in one of the two,
-    // and the least of eight such numbers would be believed.
+    // As predictions apply it. Where an order took less than is explained, chance had a part in one of the
+    // two, and the least of eight such numbers would be believed.
     const double stretch = 1 + (us[index] / ideal_us(probe, orders[index], fabric) - 1) / busyness;
     costs.push_back({all_order_policies()[index], std::max(stretch, 1.0)});
   }

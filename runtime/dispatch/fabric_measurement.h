@@ -1,9 +1,9 @@
 // Measures the constants of fabric_model.h on the fabric that is there, with exchanges as exchange.h runs
-// them: chains of messages of two sizes, groups with two and with all peers, and an uneven exchange that fills
-// all ports under every policy.
+// them: chains of messages of two sizes, groups with two and with all peers, and an uneven exchange that
+// fills all ports under every policy.
 //
-// The numbers of bytes follow the slowest port, so that with eight ranks all of it takes most of a second there,
-// and a few tens of milliseconds on fast ports. Each is repeated; medians count.
+// The numbers of bytes follow the slowest port, so that with eight ranks all of it takes most of a second
+// there, and a few tens of milliseconds on fast ports. Each is repeated; medians count.
 #pragma once
 
 #include <cstdint>

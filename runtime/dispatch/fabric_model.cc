@@ -77,10 +77,9 @@ double batches_us(const TransmissionOrder& order, std::span<const double> ports,
 }
 
 constexpr auto kCandidates = [] {
-  constexpr std::array kPolicies{OrderPolicy::kExact,        OrderPolicy::kAurora,
-                                 OrderPolicy::kRotation,     OrderPolicy::kLongestFirst,
-                                 OrderPolicy::kShortestFirst, OrderPolicy::kRandom,
-                                 OrderPolicy::kAlgorithm1};
+  constexpr std::array kPolicies{
+      OrderPolicy::kExact,         OrderPolicy::kAurora, OrderPolicy::kRotation,  OrderPolicy::kLongestFirst,
+      OrderPolicy::kShortestFirst, OrderPolicy::kRandom, OrderPolicy::kAlgorithm1};
   // Without its barrier one group of everything is a list in no particular order.
   static_assert(kNumOrderCandidates == 1 + 2 * kPolicies.size());
   std::array<OrderCandidate, kNumOrderCandidates> candidates{OrderCandidate{OrderPolicy::kGroup, false}};
@@ -95,7 +94,10 @@ constexpr auto kCandidates = [] {
 class Choice {
  public:
   Choice(const TrafficMatrix& traffic, const OrderOptions& options, const FabricModel& fabric)
-      : traffic_(traffic), options_(options), fabric_(fabric), busyness_(peer_busyness(traffic, options.ports)) {
+      : traffic_(traffic),
+        options_(options),
+        fabric_(fabric),
+        busyness_(peer_busyness(traffic, options.ports)) {
     best_.order = plan_order(OrderPolicy::kGroup, traffic, options);
     best_.predicted_us = predicted_us(OrderPolicy::kGroup, best_.order);
     least_us_ = best_.predicted_us * (1 - kLeastGain);
@@ -122,11 +124,10 @@ class Choice {
   void weigh_without_barriers(std::size_t index, const TransmissionOrder& rounds) {
     TransmissionOrder ports = without_barriers(rounds);
     // Lanes have no barriers between single messages: without merged neighbours nothing has changed.
-    const bool is_same = fabric_.execution == Execution::kLanes &&
-                         num_messages(ports) == num_messages(rounds) &&
-                         std::ranges::all_of(rounds.rounds, [](const Round& round) {
-                           return most_messages_of_a_side(round.transfers) <= 1;
-                         });
+    const bool is_same =
+        fabric_.execution == Execution::kLanes && num_messages(ports) == num_messages(rounds) &&
+        std::ranges::all_of(rounds.rounds,
+                            [](const Round& round) { return most_messages_of_a_side(round.transfers) <= 1; });
     if (!is_same) take_if_better(index, std::move(ports));
   }
   static std::size_t num_messages(const TransmissionOrder& order) {

@@ -1,12 +1,12 @@
 // What an exchange takes on the fabric that is there, and the order to choose by it: policy auto.
 //
 // The planner's model (fair_sharing.h, port_order.h) is exact about ports and knows of the rest one start-up
-// cost. A fabric adds three things, which are measured (fabric_measurement.h): what a message costs beyond its
-// bytes when a rank sends one after the other, by size; how much longer than fair sharing says a group takes in
-// which a port serves several peers at once (queues that overflow, resent packets), by the number of peers;
-// and by which factor the orders of a policy take longer than all that explains where all ports are busy.
-// The last two count in proportion to how busy the peers of the busiest port are: where it is the only busy
-// one it is never kept waiting, whatever the order.
+// cost. A fabric adds three things, which are measured (fabric_measurement.h): what a message costs beyond
+// its bytes when a rank sends one after the other, by size; how much longer than fair sharing says a group
+// takes in which a port serves several peers at once (queues that overflow, resent packets), by the number of
+// peers; and by which factor the orders of a policy take longer than all that explains where all ports are
+// busy. The last two count in proportion to how busy the peers of the busiest port are: where it is the only
+// busy one it is never kept waiting, whatever the order.
 //
 // How exchange.h executes an order decides what it takes, so the model has both ways.
 //
@@ -38,8 +38,8 @@ struct FabricModel {
     double bytes = 0;
     double extra_us = 0;
   };
-  /// A group in which some side of a port serves `peers`: `start_us` beyond that of any exchange, and `stretch` times its fair-share
-  /// time. Between entries by linear interpolation.
+  /// A group in which some side of a port serves `peers`: `start_us` beyond that of any exchange, and
+  /// `stretch` times its fair-share time. Between entries by linear interpolation.
   struct GroupCost {
     double peers = 0;
     double start_us = 0;
@@ -88,10 +88,10 @@ struct ChosenOrder {
   double predicted_us = 0;
 };
 
-/// The candidate that is predicted to end first; of equals the first, and the concurrent group unless another is
-/// predicted to save 3 % of its time. When nothing could save that, or the price of planning, nothing else is
-/// planned.
-/// `options.ports` as in order_policy.h; `options.round_cost_us` is not used: the fabric's start-up is.
+/// The candidate that is predicted to end first; of equals the first, and the concurrent group unless another
+/// is predicted to save 3 % of its time. When nothing could save that, or the price of planning, nothing else
+/// is planned. `options.ports` as in order_policy.h; `options.round_cost_us` is not used: the fabric's
+/// start-up is.
 ChosenOrder choose_order(const TrafficMatrix& traffic, const OrderOptions& options,
                          const FabricModel& fabric);
 

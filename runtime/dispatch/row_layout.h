@@ -1,12 +1,12 @@
 // What a dispatched row and what comes back for it look like.
 //
 // A token is sent once to each rank that hosts at least one of its experts. Its row carries the hidden state
-// in the wire's dtype (float8_e4m3 with its scales, kernels/float8.h), followed by a header of top_k entries (expert, weight) of which those for that rank
-// come first, in the order of the token's top-k. The experts' rank returns one row per received row: the
-// weighted sum of its share. With `ReturnMode::kPerPair` it returns one unweighted row per (token, expert)
-// pair instead, and the token's rank sums all pairs in top-k order: more bytes, but the same bits whatever
-// the placement. Results are sums of several experts' outputs, on which eight bits would be felt: of a
-// float8_e4m3 wire they come back as bfloat16.
+// in the wire's dtype (float8_e4m3 with its scales, kernels/float8.h), followed by a header of top_k entries
+// (expert, weight) of which those for that rank come first, in the order of the token's top-k. The experts'
+// rank returns one row per received row: the weighted sum of its share. With `ReturnMode::kPerPair` it
+// returns one unweighted row per (token, expert) pair instead, and the token's rank sums all pairs in top-k
+// order: more bytes, but the same bits whatever the placement. Results are sums of several experts' outputs,
+// on which eight bits would be felt: of a float8_e4m3 wire they come back as bfloat16.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@
 
 namespace aurora {
 
-/// The bytes of one dispatched row: [hidden values in wire dtype, with scales][padding to 8][top_k RowEntry][padding to
-/// 16].
+/// The bytes of one dispatched row: [hidden values in wire dtype, with scales][padding to 8][top_k
+/// RowEntry][padding to 16].
 class RowLayout {
  public:
   RowLayout(std::int64_t hidden, DType wire_dtype, int top_k)

@@ -16,8 +16,8 @@ TEST(HoldOut, IntervalsOfMediansAreThoseOfTheTables) {
 }
 
 TEST(HoldOut, TheBestIsNotChosenOnWhatItIsComparedBy) {
-  // The first policy is lucky on even repetitions, the second on odd ones; the chooser takes always 10. Chosen
-  // by halves the first is compared where it is unlucky, and so is the second.
+  // The first policy is lucky on even repetitions, the second on odd ones; the chooser takes always 10.
+  // Chosen by halves the first is compared where it is unlucky, and so is the second.
   const std::vector<double> chooser(8, 10);
   const std::vector<std::vector<double>> fixed{{8, 12.5, 8, 12.5, 8, 12.5, 8, 12.5},
                                                {12.5, 8, 12.5, 8, 12.5, 8, 12.5, 8}};

@@ -10,8 +10,8 @@ namespace aurora {
 namespace {
 
 TEST(DType, EveryNameParsesToItsType) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt32,
-                            DType::kFloat8E4M3}) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt32, DType::kFloat8E4M3}) {
     EXPECT_EQ(parse_dtype(dtype_name(dtype)), dtype);
   }
   EXPECT_EQ(dtype_name(DType::kBFloat16), "bfloat16");

@@ -133,8 +133,7 @@ class Float8Rows : public OnEveryBackend {
       ASSERT_EQ(static_cast<int>(bytes[i]), static_cast<int>(expected.numbers[i])) << "column " << i;
     }
     const std::size_t scales = (width + 3) / 4 * 4;
-    EXPECT_EQ(
-        std::memcmp(bytes + scales, expected.scales.data(), expected.scales.size() * sizeof(float)), 0);
+    EXPECT_EQ(std::memcmp(bytes + scales, expected.scales.data(), expected.scales.size() * sizeof(float)), 0);
     for (std::size_t at = scales + expected.scales.size() * sizeof(float); at < packed.row_bytes; ++at) {
       EXPECT_EQ(bytes[at], std::byte{0xee}) << "behind the row";
     }

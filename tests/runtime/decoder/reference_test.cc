@@ -146,8 +146,8 @@ class ReferenceTest : public ::testing::TestWithParam<ReferenceCase> {
         norm += std::pow(static_cast<double>(want[j]), 2);
       }
       logit_errors_.push_back(std::sqrt(error / norm));
-      num_same_tokens_ += std::ranges::max_element(found) - found.begin() ==
-                          std::ranges::max_element(want) - want.begin();
+      num_same_tokens_ +=
+          std::ranges::max_element(found) - found.begin() == std::ranges::max_element(want) - want.begin();
     }
   }
 
@@ -256,9 +256,10 @@ TEST_P(ReferenceTest, LogitsRouterLogitsAndMoeBlocksAgree) {
                                static_cast<int>(config_.num_moe_layers()));
 }
 
-// A number of the wire is off by 2^-4 of itself at most, and evenly spread errors by 2^-4 / sqrt(3) in the root
-// of the mean square. An expert's output follows its input, its layers' outputs add up like independent ones
-// (the root of the number of layers), and each is at most as large as the residual stream that it is added to.
+// A number of the wire is off by 2^-4 of itself at most, and evenly spread errors by 2^-4 / sqrt(3) in the
+// root of the mean square. An expert's output follows its input, its layers' outputs add up like independent
+// ones (the root of the number of layers), and each is at most as large as the residual stream that it is
+// added to.
 TEST_P(Float8WireTest, LogitsAreOffByLittleAndMostGreedyTokensStay) {
   run_prompts();
   ASSERT_FALSE(logit_errors_.empty());
@@ -272,12 +273,11 @@ TEST_P(Float8WireTest, LogitsAreOffByLittleAndMostGreedyTokensStay) {
   EXPECT_LE(mean, 0x1p-4 / std::sqrt(3) * std::sqrt(static_cast<double>(config_.num_moe_layers())));
   EXPECT_GE(share, 0.9);
 }
-INSTANTIATE_TEST_SUITE_P(Models, Float8WireTest,
-                         ::testing::Values(ReferenceCase{test::model_folder("tiny-mixtral"), 1000, true,
-                                                         DType::kFloat8E4M3},
-                                           ReferenceCase{test::model_folder("tiny-qwen3-moe"), 1000, true,
-                                                         DType::kFloat8E4M3}),
-                         case_name);
+INSTANTIATE_TEST_SUITE_P(
+    Models, Float8WireTest,
+    ::testing::Values(ReferenceCase{test::model_folder("tiny-mixtral"), 1000, true, DType::kFloat8E4M3},
+                      ReferenceCase{test::model_folder("tiny-qwen3-moe"), 1000, true, DType::kFloat8E4M3}),
+    case_name);
 
 std::vector<ReferenceCase> all_cases() {
   std::vector<ReferenceCase> cases;

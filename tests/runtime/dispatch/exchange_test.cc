@@ -257,8 +257,8 @@ TEST(Exchange, MessagesOfOneRoundAreUnderWayTogetherChunkByChunkInTurns) {
   ScriptedExchange scripted;
   scripted.start(order);
   const std::string chunk = std::to_string(kChunk);
-  EXPECT_EQ(scripted.transport.posted, (std::vector<std::string>{"to 1, " + chunk, "to 2, " + chunk,
-                                                                 "to 1, " + chunk, "to 1, 5"}));
+  EXPECT_EQ(scripted.transport.posted,
+            (std::vector<std::string>{"to 1, " + chunk, "to 2, " + chunk, "to 1, " + chunk, "to 1, 5"}));
 }
 
 TEST(OneToOneRounds, KeepEverySidesOrderAndNeedNoMoreRoundsThanTheList) {

@@ -51,17 +51,17 @@ constexpr auto kChunk = static_cast<Bytes>(kChunkBytes);
 
 TEST(FabricModel, NeighbouringRoundsOverlapAndShareTheirPorts) {
   const std::array<double, 4> ports{10, 10, 10, 10};
-  // In order: 0 -> 1 100 us, then 0 -> 2 300 us at ports of 10. Both are a chunk, are posted at once and share
-  // port 0: after 200 us 0 -> 1 has ended and 0 -> 2 has 2000 bytes left: 400 us. 3 -> 2 is posted too: port 2
-  // gives it 5, too, all along, so it ends with its 1000 bytes after 200 us, like 0 -> 1.
+  // In order: 0 -> 1 100 us, then 0 -> 2 300 us at ports of 10. Both are a chunk, are posted at once and
+  // share port 0: after 200 us 0 -> 1 has ended and 0 -> 2 has 2000 bytes left: 400 us. 3 -> 2 is posted too:
+  // port 2 gives it 5, too, all along, so it ends with its 1000 bytes after 200 us, like 0 -> 1.
   const TransmissionOrder order{
       .rounds = {{{transfer(0, 1, 1000), transfer(3, 2, 1000)}}, {{transfer(0, 2, 3000)}}}};
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, {}), 400);
 }
 
 TEST(FabricModel, ASendWaitsUntilFewEnoughChunksBeforeItAreLeft) {
-  // What counts of 0 -> 1 are eleven chunks, one a microsecond; port 0 could send ten times as much. 0 -> 3, as slow, is posted
-  // when one of the eleven is left, after ten microseconds.
+  // What counts of 0 -> 1 are eleven chunks, one a microsecond; port 0 could send ten times as much. 0 -> 3,
+  // as slow, is posted when one of the eleven is left, after ten microseconds.
   const std::array<double, 4> ports{10.0 * kChunk, kChunk, 10.0 * kChunk, kChunk};
   const double held_us = kHeldBytes / kChunk;  // at the end, while 0 -> 3 may go on
   const auto us_of = [&](Bytes chunks) {
@@ -87,7 +87,8 @@ TEST(FabricModel, InBatchesARankWaitsForItsOwnPartOfTheRoundBeforeAlone) {
   FabricModel fabric;
   fabric.execution = Execution::kBatches;
   // 0 -> 1 ends after 100 us, 2 -> 3 after 300. 1 -> 0 follows the first, 3 -> 0 both.
-  TransmissionOrder order{.rounds = {{{transfer(0, 1, 1000), transfer(2, 3, 3000)}}, {{transfer(1, 0, 1000)}}}};
+  TransmissionOrder order{
+      .rounds = {{{transfer(0, 1, 1000), transfer(2, 3, 3000)}}, {{transfer(1, 0, 1000)}}}};
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 300);
   order.rounds.push_back({{transfer(3, 0, 500)}});
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, fabric), 300 + 50);
@@ -137,7 +138,8 @@ TEST(ChooseOrder, NoOtherCandidateIsPredictedToEndSooner) {
     const ChosenOrder chosen = choose_order(traffic, options, fabric);
     const OrderCandidate& candidate = order_candidates()[chosen.candidate];
     EXPECT_EQ(carried_traffic(chosen.order, 5), traffic);
-    EXPECT_NE(candidate.policy, OrderPolicy::kGroup) << "a group of four peers takes 2.5 times its fair share";
+    EXPECT_NE(candidate.policy, OrderPolicy::kGroup)
+        << "a group of four peers takes 2.5 times its fair share";
     options.round_cost_us = fabric.message_extra_us(0);
     EXPECT_EQ(chosen.order, planned_order(candidate, traffic, options));
     for (const OrderCandidate& other : order_candidates()) {
