@@ -31,6 +31,13 @@ struct Lane {
   std::vector<std::size_t> under_way;
 };
 
+double occupied_bytes(const Transfer& transfer, std::span<const double> ports,
+                      const std::function<double(double bytes)>& extra_us) {
+  const auto bytes = static_cast<double>(transfer.bytes);
+  return bytes + extra_us(bytes) * std::min(ports[static_cast<std::size_t>(transfer.source.value)],
+                                            ports[static_cast<std::size_t>(transfer.destination.value)]);
+}
+
 class Simulation {
  public:
   Simulation(std::span<const Transfer> starts, std::span<const double> ports,
@@ -48,13 +55,10 @@ class Simulation {
       lanes_[index].is_posted = sends ? &Flow::is_posted_by_source : &Flow::is_posted_by_destination;
     }
     for (const Transfer& transfer : starts) {
-      const auto source = static_cast<std::size_t>(transfer.source.value);
-      const auto destination = static_cast<std::size_t>(transfer.destination.value);
-      const auto bytes = static_cast<double>(transfer.bytes);
       sends_of(transfer.source.value).flows.push_back(flows_.size());
       receives_of(transfer.destination.value).flows.push_back(flows_.size());
-      flows_.push_back({transfer.source.value, transfer.destination.value,
-                        bytes + extra_us(bytes) * std::min(ports[source], ports[destination])});
+      flows_.push_back(
+          {transfer.source.value, transfer.destination.value, occupied_bytes(transfer, ports, extra_us)});
     }
   }
 
@@ -168,6 +172,20 @@ class Simulation {
 };
 
 }  // namespace
+
+double least_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
+                         const std::function<double(double bytes)>& extra_us) {
+  std::vector<double> sides_us(2 * ports.size());
+  double least_us = 0;
+  for (const Transfer& transfer : starts) {
+    const double bytes = occupied_bytes(transfer, ports, extra_us);
+    const auto source = static_cast<std::size_t>(transfer.source.value);
+    const auto destination = static_cast<std::size_t>(transfer.destination.value);
+    least_us = std::max({least_us, sides_us[2 * source] += bytes / ports[source],
+                         sides_us[2 * destination + 1] += bytes / ports[destination]});
+  }
+  return least_us;
+}
 
 double overlapped_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
                               const std::function<double(double bytes)>& extra_us) {

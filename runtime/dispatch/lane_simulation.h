@@ -28,4 +28,8 @@ inline constexpr double kHeldBytes = 0x1p20;
 double overlapped_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
                               const std::function<double(double bytes)>& extra_us);
 
+/// No more than that: the busiest side, if it were never kept waiting. O(F).
+double least_makespan_us(std::span<const Transfer> starts, std::span<const double> ports,
+                         const std::function<double(double bytes)>& extra_us);
+
 }  // namespace aurora
