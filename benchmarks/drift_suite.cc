@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -223,6 +224,8 @@ Row drift_row(const DriftCase& drift, const std::array<Workload, 2>& workloads, 
   // The step after which all steps of the horizon are fast enough.
   std::int64_t recovery = horizon;
   while (recovery > 0 && best_us / steps_us[recovery - 1] >= kLeastRecovery) --recovery;
+  const double mean_us =
+      std::accumulate(steps_us.begin(), steps_us.end(), 0.0) / static_cast<double>(steps_us.size());
   const ReplanReport report = server.report();
   std::int64_t moved = 0;
   for (const PlanSwitch& change : report.switches) moved += change.bytes_moved;
@@ -232,6 +235,7 @@ Row drift_row(const DriftCase& drift, const std::array<Workload, 2>& workloads, 
       .set("stale_over_hindsight", steps_us.front() / best_us)
       .set("hindsight_ms", best_us / 1e3)
       .set("recovered_percent", 100 * best_us / steps_us.back())
+      .set("mean_over_hindsight", mean_us / best_us)
       .set("recovery_steps", recovery)
       .set("horizon_steps", horizon)
       .set("looks", report.num_looks)

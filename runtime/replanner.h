@@ -4,15 +4,16 @@
 // One step after the other: `instruct` adds to a step's command what the ranks are to do besides stepping the
 // models, `absorb` takes their replies. Every interval the ranks report their traffic. When it is time (or
 // the traffic has drifted), a thread of its own seeks a plan (scheduler/replan.h) while the models go on. A
-// plan that pays is prepared on all ranks; when one of them has not the memory, all forget it. Then weights
-// travel step by step, and a last command switches all ranks at once. At no time do two ranks serve by
-// different plans.
+// plan that pays is gone to in stages of some layers each (scheduler/replan.h). A stage is prepared on all
+// ranks; when one of them has not the memory, all forget it and what was to follow. Then weights travel step
+// by step, and a last command switches all ranks at once. At no time do two ranks serve by different plans.
 //
 // Nothing here waits for another rank, and nothing but the planner's thread takes long. What fails, other
 // than the ranks themselves, is noted and leaves the plan as it is.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <future>
 #include <optional>
 #include <string>
@@ -78,19 +79,22 @@ class Replanner {
   };
   struct Found {
     Replan replan;
+    std::vector<Replan> stages;                         // of it, when it pays
     std::optional<std::pair<double, double>> since_us;  // of the last switch: under the plan before and now
   };
 
   void absorb_traffic(const std::vector<StepReply>& replies);
   std::vector<std::vector<LayerTraffic>> joined_windows(const std::vector<StepReply>& replies) const;
   void look();
+  std::optional<double> drift_of_window() const;
   bool is_worth_planning();
+  void give_up_after_drift();
   bool has_enough_traffic() const;
   void start_planning();
   std::optional<Judgement> judgement() const;
   void take_found(Found found);
   void take_proposal();
-  void begin_move(Replan replan);
+  void begin_stage();
   std::optional<std::string> shortage(const std::vector<ExpertTransfer>& transfers) const;
   void absorb_preparation(const std::vector<StepReply>& replies);
   void finish_switch();
@@ -113,8 +117,10 @@ class Replanner {
   Pace recent_pace_;                     // of the windows under the current plan, since the last drift
 
   std::future<Found> planning_;
-  Replan next_;  // while it is being moved to
+  std::deque<Replan> stages_;  // that are still to come
+  Replan next_;                // while it is being moved to
   std::int64_t decided_step_ = 0;
+  bool must_plan_ = false;                     // at the next chance, whatever the traffic
   PacedMove pace_;                             // the ranks', walked along to know when it ends
   std::optional<DeploymentPlan> plan_before_;  // the last switch
   TrafficHistory since_switch_;

@@ -38,8 +38,9 @@ struct ReplanOptions {
   std::function<void(const ReplanNote& note)> on_note;
 };
 
-/// A change of plans. Times of a step are those of its layers, predicted (scheduler/layer_time.h); measured
-/// ones are wall time of steps over the tokens in them, a token once per pass through its model.
+/// A change of plans: a stage of a move (scheduler/replan.h), or all of it. Times of a step are those of its
+/// layers, predicted (scheduler/layer_time.h); measured ones are wall time of steps over the tokens in them,
+/// a token once per pass through its model.
 struct PlanSwitch {
   std::uint64_t epoch = 0;  // of the plan that it led to
   std::int64_t decided_step = 0;
@@ -48,10 +49,10 @@ struct PlanSwitch {
   std::int64_t experts_moved = 0;
   std::int64_t bytes_moved = 0;
   double move_us = 0;  // at the busiest port
-  // On the traffic that it was planned from: under the plan before, and under this one.
+  // On the traffic that it was planned from: under the plan that served before, and under this one.
   double predicted_before_us = 0;
   double predicted_after_us = 0;
-  // On the traffic that came since: 0 when none did.
+  // On the traffic that came since: 0 when none did, or none was looked at before the next change.
   double since_before_us = 0;
   double since_after_us = 0;
   double measured_before_us_per_token = 0;  // 0: not known

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -86,6 +87,16 @@ double move_time_us(std::span<const ExpertTransfer> transfers, const ClusterSpec
     busiest = std::max({busiest, send_us[from], receive_us[to]});
   }
   return busiest;
+}
+
+Bytes most_bytes(std::span<const ExpertTransfer> transfers) {
+  std::map<GpuId, Bytes> sent, received;
+  Bytes most = 0;
+  for (const ExpertTransfer& transfer : transfers) {
+    most = std::max(
+        {most, sent[transfer.source] += transfer.bytes, received[transfer.destination] += transfer.bytes});
+  }
+  return most;
 }
 
 PacedMove::PacedMove(std::vector<ExpertTransfer> transfers, int num_gpus, Bytes bytes_per_step)

@@ -37,6 +37,9 @@ std::vector<ExpertTransfer> transfers_between(const DeploymentPlan& current, con
 /// Time that the transfers take on the busiest side of a port, with nothing else on the wire.
 double move_time_us(std::span<const ExpertTransfer> transfers, const ClusterSpec& cluster);
 
+/// Bytes that the busiest GPU sends or receives.
+Bytes most_bytes(std::span<const ExpertTransfer> transfers);
+
 /// A move in steps: in each, a GPU sends at most a budget of bytes and receives at most as many. The same on
 /// every rank.
 class PacedMove {

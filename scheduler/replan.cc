@@ -1,8 +1,10 @@
 #include "scheduler/replan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "scheduler/layer_replan.h"
 #include "scheduler/placement_problem.h"
@@ -39,7 +41,65 @@ int set_layer(DeploymentPlan& plan, std::span<const ModelTraffic> traffic, std::
   return num_changed;
 }
 
+/// Layers that a change touches, those that gain most for the time of their move first.
+std::vector<std::size_t> layers_by_worth(const Replan& whole, const ReplanArgs& args) {
+  const std::vector<double> before = evaluate_plan(*args.current, args.traffic, *args.cluster).layer_time_us;
+  const std::vector<double> after = evaluate_plan(whole.plan, args.traffic, *args.cluster).layer_time_us;
+  std::vector<std::vector<ExpertTransfer>> transfers(before.size());
+  for (const ExpertTransfer& transfer : whole.transfers) transfers[transfer.layer].push_back(transfer);
+  DeploymentPlan current = *args.current;
+  DeploymentPlan next = whole.plan;
+  std::vector<std::pair<double, std::size_t>> worth;
+  for (std::size_t layer = 0; layer < before.size(); ++layer) {
+    if (layer_of(current, args.traffic, layer) == layer_of(next, args.traffic, layer)) continue;
+    const double move_us = move_time_us(transfers[layer], *args.cluster);
+    // Shares alone cost nothing.
+    worth.emplace_back(move_us > 0 ? (before[layer] - after[layer]) / move_us : HUGE_VAL, layer);
+  }
+  std::ranges::sort(worth, [](const auto& a, const auto& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  });
+  std::vector<std::size_t> layers;
+  for (const auto& [unused, layer] : worth) layers.push_back(layer);
+  return layers;
+}
+
+/// Fills in what moving from `current` to `replan.plan` takes and gives.
+void weigh(Replan& replan, const DeploymentPlan& current, const ReplanArgs& args) {
+  replan.transfers = transfers_between(current, replan.plan, args.traffic, *args.cluster);
+  replan.move_us = move_time_us(replan.transfers, *args.cluster);
+  replan.before_us = step_time_us(current, args.traffic, *args.cluster);
+  replan.after_us = step_time_us(replan.plan, args.traffic, *args.cluster);
+}
+
 }  // namespace
+
+std::vector<Replan> in_stages(const Replan& whole, const ReplanArgs& args, Bytes stage_bytes) {
+  std::vector<Replan> stages;
+  DeploymentPlan current = *args.current;
+  DeploymentPlan last = whole.plan;
+  Replan stage;
+  stage.plan = current;
+  const auto finish_stage = [&] {
+    stage.plan.epoch = current.epoch + 1;
+    stage.plan.placement_policy = whole.plan.placement_policy;
+    weigh(stage, current, args);
+    current = stage.plan;
+    stages.push_back(std::exchange(stage, {}));
+    stage.plan = current;
+  };
+  for (const std::size_t layer : layers_by_worth(whole, args)) {
+    DeploymentPlan longer = stage.plan;
+    const int num_changed = set_layer(longer, args.traffic, layer, layer_of(last, args.traffic, layer));
+    const bool is_full =
+        most_bytes(transfers_between(current, longer, args.traffic, *args.cluster)) > stage_bytes;
+    if (is_full && stage.num_layers_changed > 0) finish_stage();
+    set_layer(stage.plan, args.traffic, layer, layer_of(last, args.traffic, layer));
+    stage.num_layers_changed += num_changed;
+  }
+  if (stage.num_layers_changed > 0) finish_stage();
+  return stages;
+}
 
 double step_time_us(const DeploymentPlan& plan, std::span<const ModelTraffic> traffic,
                     const ClusterSpec& cluster) {
@@ -57,7 +117,6 @@ bool Replan::pays(double horizon_steps) const {
 
 Replan replan(const ReplanArgs& args) {
   Replan result;
-  result.before_us = step_time_us(*args.current, args.traffic, *args.cluster);
   DeploymentPlan scratch =
       plan_deployment(args.traffic, *args.cluster, PlacementPolicy::kAuto, args.placement);
   result.plan = *args.current;
@@ -74,9 +133,7 @@ Replan replan(const ReplanArgs& args) {
   result.plan.epoch = args.current->epoch + 1;
   result.plan.placement_policy = "replan";
   validate(result.plan);
-  result.after_us = step_time_us(result.plan, args.traffic, *args.cluster);
-  result.transfers = transfers_between(*args.current, result.plan, args.traffic, *args.cluster);
-  result.move_us = move_time_us(result.transfers, *args.cluster);
+  weigh(result, *args.current, args);
   return result;
 }
 

@@ -243,17 +243,49 @@ TEST(Replan, DecidesLayerByLayer) {
   EXPECT_DOUBLE_EQ(found.gain_us(), 200);
 }
 
+TEST(Replan, StagesTakeTheLayersThatGainMostForTheirBytesFirst) {
+  Crossed crossed;
+  for (const double tokens : {50.0, 200.0, 30.0}) {
+    crossed.traffic.layers.push_back({.dispatch = {{0, 0, tokens, 0}, {tokens, 0, 0, 0}}, .samples = {}});
+    crossed.current.models[0].layers.push_back(placement_of({0, 0, 1, 1}));
+  }
+  const ReplanArgs args{.current = &crossed.current,
+                        .traffic = {&crossed.traffic, 1},
+                        .cluster = &crossed.cluster,
+                        .horizon_steps = 100,
+                        .placement = {}};
+  const Replan whole = replan(args);
+  EXPECT_DOUBLE_EQ(whole.before_us, 2 * (100 + 50 + 200 + 30));
+  EXPECT_EQ(whole.num_layers_changed, 4);
+  // An expert of 1e6 bytes to each side in every layer: two layers a stage. Layers 2 and 0 gain 400 and 200
+  // us.
+  const std::vector<Replan> stages = in_stages(whole, args, 2000000);
+  ASSERT_EQ(stages.size(), 2U);
+  EXPECT_DOUBLE_EQ(stages[0].before_us, 760);
+  EXPECT_DOUBLE_EQ(stages[0].after_us, 160);
+  EXPECT_DOUBLE_EQ(stages[0].move_us, 2000);
+  EXPECT_EQ(stages[0].transfers.size(), 4U);
+  EXPECT_EQ(stages[0].plan.models[0].layers[1], crossed.current.models[0].layers[1]);
+  EXPECT_DOUBLE_EQ(stages[1].before_us, 160);
+  EXPECT_DOUBLE_EQ(stages[1].after_us, 0);
+  EXPECT_EQ(stages[1].plan.models, whole.plan.models);
+  EXPECT_EQ(stages[1].plan.epoch, crossed.current.epoch + 2);
+  // A layer that exceeds the bytes by itself has a stage of its own.
+  EXPECT_EQ(in_stages(whole, args, 1).size(), 4U);
+  EXPECT_EQ(in_stages(whole, args, 4000000).size(), 1U);
+}
+
 TEST(Replan, TooSmallAGainIsNoise) {
   Replan replan;
   replan.num_layers_changed = 1;
   replan.before_us = 1000;
-  replan.after_us = 995;
-  EXPECT_FALSE(replan.pays(1e9)) << "half a percent";
   replan.after_us = 980;
+  EXPECT_FALSE(replan.pays(1e9)) << "two percent";
+  replan.after_us = 960;
   EXPECT_TRUE(replan.pays(1e9));
   replan.move_us = 2000;
-  EXPECT_TRUE(replan.pays(100));
-  EXPECT_FALSE(replan.pays(99));
+  EXPECT_TRUE(replan.pays(50));
+  EXPECT_FALSE(replan.pays(49));
 }
 
 TEST(Replan, CopiesStayWithinTheBudgetAndFollowTheHotExpert) {
