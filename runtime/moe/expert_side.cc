@@ -74,13 +74,12 @@ void ExpertSide::submit_experts(const ExpertWork& work) {
   output_ = output_space_.tensor(work.experts->dtype(), received.pairs, shape.hidden);
   const std::size_t scratch_bytes =
       context_->ops().expert_ffn_scratch_bytes(received.pairs, shape.hidden, shape.expert_inner);
-  context_->ops().expert_ffn(*context_->stream,
-                             {.input = submit_dequantization(work),
-                              .row_indices = row_indices_,
-                              .expert_offsets = expert_offsets_,
-                              .experts = work.experts,
-                              .scratch = ffn_scratch_.bytes(scratch_bytes),
-                              .output = output_});
+  context_->ops().expert_ffn(*context_->stream, {.input = submit_dequantization(work),
+                                                 .row_indices = row_indices_,
+                                                 .expert_offsets = expert_offsets_,
+                                                 .experts = work.experts,
+                                                 .scratch = ffn_scratch_.bytes(scratch_bytes),
+                                                 .output = output_});
 }
 
 // Results of the received rows [begin.rows, end.rows), in the wire's dtype, to `destination`.
