@@ -231,9 +231,9 @@ TEST(LayerReference, IsTheNetworkOfItsWeights) {
 TEST(RotatedLayer, TakesItsRunsAndWeightsInTurn) {
   SmallLayer small("4x2x8x6", 3);
   ASSERT_EQ(small.layer.num_turns(), 3U);
-  std::vector<std::pair<const LayerRun*, const ExpertWeights*>> seen;
+  std::vector<std::pair<const LayerRun*, const ExpertBank*>> seen;
   small.layer.time(
-      [&](const LayerRun& run, const ExpertBank& weights) { seen.emplace_back(&run, weights.data()); });
+      [&](const LayerRun& run, const ExpertBank& weights) { seen.emplace_back(&run, &weights); });
   ASSERT_GT(seen.size(), 6U);
   EXPECT_EQ(std::set(seen.begin(), seen.end()).size(), 3U);
   for (std::size_t i = 3; i < seen.size(); ++i) EXPECT_EQ(seen[i], seen[i - 3]);
