@@ -38,12 +38,7 @@ bool ModelTurn::finish_step() {
     if (!part->is_done()) return false;
     sampled.insert(sampled.end(), part->sampled().begin(), part->sampled().end());
   }
-  for (const auto& part : parts()) {
-    exchanges_.sent_bytes += part->exchanges().sent_bytes;
-    exchanges_.undeduplicated_bytes += part->exchanges().undeduplicated_bytes;
-    exchanges_.seconds += part->exchanges().seconds;
-    exchanges_.bound_seconds += part->exchanges().bound_seconds;
-  }
+  for (const auto& part : parts()) exchanges_ += part->exchanges();
   std::ranges::move(model_->batcher().accept(sampled), std::back_inserter(progress_));
   if (--num_steps_left_ > 0) begin_step();
   return true;

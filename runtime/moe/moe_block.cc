@@ -5,6 +5,20 @@
 
 namespace aurora {
 
+ExchangeStatistics& ExchangeStatistics::operator+=(const ExchangeStatistics& other) {
+  sent_bytes += other.sent_bytes;
+  undeduplicated_bytes += other.undeduplicated_bytes;
+  float8_saved_bytes += other.float8_saved_bytes;
+  seconds += other.seconds;
+  bound_seconds += other.bound_seconds;
+  planning_seconds += other.planning_seconds;
+  predicted_seconds += other.predicted_seconds;
+  for (std::size_t candidate = 0; candidate < chosen.size(); ++candidate) {
+    chosen[candidate] += other.chosen[candidate];
+  }
+  return *this;
+}
+
 MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport& transport, Backend& backend,
                    Stream& stream)
     : settings_(settings),

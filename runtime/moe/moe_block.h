@@ -75,6 +75,8 @@ struct ExchangeStatistics {
   // With OrderPolicy::kAuto:
   double predicted_seconds = 0;
   std::array<std::int64_t, kNumOrderCandidates> chosen{};  // how often, by index among order_candidates()
+
+  ExchangeStatistics& operator+=(const ExchangeStatistics& other);
 };
 
 class MoeBlock {

@@ -177,7 +177,7 @@ case_more_ranks_than_experts_are_refused() {
   timeout 120 "$program" --ranks 9 --models "$mixtral" --check 2>"$folder/log" >/dev/null
   code=$?
   expect_code 1 "nine ranks"
-  expect_one_error '9 ranks, but the models have 8 experts'
+  expect_one_error '9 ranks, but the models that they serve have 8 experts'
 }
 
 case_mistakes_on_the_command_line_are_told_once() {
