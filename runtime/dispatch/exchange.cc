@@ -35,7 +35,8 @@ void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buff
   advance_lane(sends_, kMostSendsUnderWay);
 }
 
-// Rounds in which this rank has no part are left out.
+// One batch for each round, also where this rank has no part in it: on a stream-ordered transport batches
+// match by their place in the sequence.
 std::vector<Exchange::Batch> Exchange::messages_by_round(const TransmissionOrder& order,
                                                          const ExchangeBuffers& buffers) const {
   std::vector<std::size_t> sent(buffers.send_offsets.begin(), buffers.send_offsets.end());
@@ -56,7 +57,7 @@ std::vector<Exchange::Batch> Exchange::messages_by_round(const TransmissionOrder
         received[peer] += bytes;
       }
     }
-    if (!messages.empty()) rounds.push_back(std::move(messages));
+    rounds.push_back(std::move(messages));
   }
   return rounds;
 }
@@ -116,8 +117,8 @@ void Exchange::post_all_on_device() {
   // Recorded now and not when the buffer was filled, so that the time does not count the host's way here.
   compute_->record(*device_start_);
   for (std::size_t round = 0; round < rounds_.size(); ++round) {
-    StreamOrder order;
-    if (round == 0) order.after = device_start_.get();
+    // Every batch waits for the buffers: neighbouring ones may run side by side.
+    StreamOrder order{.after = device_start_.get(), .done = nullptr};
     if (round + 1 == rounds_.size()) order.done = device_end_.get();
     tickets_.push_back(transport_->post_on_device(rounds_[round], order));
     for (const Message& message : rounds_[round]) {

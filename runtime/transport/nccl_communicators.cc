@@ -75,6 +75,9 @@ void NcclCommunicators::open_lane(const Args& args, const ncclUniqueId& id, Dead
   check_cuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest_priority),
              "cudaStreamCreateWithPriority");
   lane.stream.reset(stream);
+  cudaEvent_t end = nullptr;
+  check_cuda(cudaEventCreateWithFlags(&end, cudaEventDisableTiming), "cudaEventCreate");
+  lane.end.reset(end);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   check_nccl(ncclCommInitRankConfig(&lane.communicator, args.num_ranks, id, args.rank, &config),
@@ -127,6 +130,14 @@ void NcclCommunicators::enqueue(std::size_t index, std::span<const Message> mess
   check_nccl(result, "a message", lane.communicator);
   check_nccl(end_result, "ncclGroupEnd", lane.communicator);
   wait_until_ready(lane, "the launch of a group", deadline, poll);
+}
+
+void NcclCommunicators::join(std::size_t index) {
+  for (std::size_t other = 0; other < size(); ++other) {
+    if (other == index) continue;
+    check_cuda(cudaEventRecord(lanes_[other].end.get(), stream(other)), "cudaEventRecord");
+    check_cuda(cudaStreamWaitEvent(stream(index), lanes_[other].end.get()), "cudaStreamWaitEvent");
+  }
 }
 
 void NcclCommunicators::wait_until_ready(const Lane& lane, std::string_view what, Deadline deadline,

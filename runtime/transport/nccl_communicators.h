@@ -63,6 +63,10 @@ class NcclCommunicators {
   /// `deadline`: it waits for earlier groups when very many are under way.
   void enqueue(std::size_t index, std::span<const Message> messages, Deadline deadline, const Poll& poll);
 
+  /// Work that is submitted to the stream from now on starts after what is on the other communicators'
+  /// streams.
+  void join(std::size_t index);
+
   /// Throws kDevice when NCCL has noticed a failure, such as a lost connection to a rank.
   void check_health() const;
 
@@ -79,9 +83,13 @@ class NcclCommunicators {
   struct StreamRelease {
     void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }  // does not wait for its work
   };
+  struct EventRelease {
+    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+  };
   struct Lane {
     ncclComm_t communicator = nullptr;
     std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamRelease> stream;
+    std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventRelease> end;  // of what `join` waits for
   };
 
   void open_lane(const Args& args, const ncclUniqueId& id, Deadline deadline, const Poll& poll);

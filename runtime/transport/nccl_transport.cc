@@ -98,6 +98,7 @@ class NcclTransport final : public Transport {
   bool is_at_rest() noexcept;
   bool is_complete(DeviceBatch& batch);
   void finish_post(DeviceBatch& batch, std::size_t lane, const StreamOrder& order);
+  void record_done(std::size_t lane, const StreamOrder& order);
   [[noreturn]] void rethrow(const Error& error, const std::string& under_way) const;
   std::string describe_open_batches();
 
@@ -211,7 +212,7 @@ Ticket NcclTransport::post_on_device(std::span<const Message> messages, const St
       check_cuda(cudaStreamWaitEvent(stream, cuda_event(*order.after).handle()), "cudaStreamWaitEvent");
     }
     if (messages.empty()) {
-      if (order.done != nullptr) cuda_event(*order.done).record_on(stream, no_fault_);
+      record_done(lane, order);
       return {};
     }
     auto [ticket, batch] = batches_.open();
@@ -236,7 +237,13 @@ void NcclTransport::finish_post(DeviceBatch& batch, std::size_t lane, const Stre
     batch.end.reset(event);
   }
   check_cuda(cudaEventRecord(batch.end.get(), stream), "cudaEventRecord");
-  if (order.done != nullptr) cuda_event(*order.done).record_on(stream, no_fault_);
+  record_done(lane, order);
+}
+
+void NcclTransport::record_done(std::size_t lane, const StreamOrder& order) {
+  if (order.done == nullptr) return;
+  communicators_->join(lane);
+  cuda_event(*order.done).record_on(communicators_->stream(lane), no_fault_);
 }
 
 bool NcclTransport::test(Ticket ticket) {

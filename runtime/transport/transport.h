@@ -55,7 +55,8 @@ struct Ticket {
 /// Where a batch stands among the device's work. Both events must outlive the batch.
 struct StreamOrder {
   Event* after = nullptr;  // transfers start when it is complete; null: at once
-  Event* done = nullptr;   // recorded, so that it completes with the last transfer; null: not wanted
+  Event* done = nullptr;   // recorded, so that it completes with the last transfer of this batch and of all
+                           // batches before it; null: not wanted
 };
 
 class Transport {
@@ -72,8 +73,8 @@ class Transport {
   /// Whether `post_on_device` is there.
   virtual bool is_stream_ordered() const { return false; }
   /// Enqueues all of `messages`, which lie in device memory. Every rank posts every batch, one without
-  /// messages too. Throws as `post`, and kUnsupported on a transport that is not
-  /// stream-ordered.
+  /// messages too. Batches may run side by side unless events order them. Throws as `post`, and kUnsupported
+  /// on a transport that is not stream-ordered.
   virtual Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order);
   /// True once every message of the batch is complete, and for a ticket spent before. Makes progress. Throws
   /// kInvalidArgument naming both ends, tag and sizes when a sender and its receiver disagree on the size

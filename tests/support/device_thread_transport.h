@@ -1,11 +1,14 @@
-// A stream-ordered transport without a GPU: what NCCL is to a device, this is to the CPU backend's worker
-// streams. Batches of "device" memory run one after the other on a stream of the transport's own, each behind
-// the event that it was given; the messages go through a second ThreadFabric, so that they match in the order
-// of posting and have no tags. Host memory goes through the first, as ever.
+// A stream-ordered transport without a GPU: what NCCL with two communicators is to a device, this is to the
+// CPU backend's worker streams. Batches of "device" memory run on two streams of the transport's own in turn,
+// each behind the event that it was given; the messages go through a second ThreadFabric, where those of one
+// stream match in the order of posting and have no tags but the stream's. So a rank that leaves a batch out
+// waits in vain, and one that forgets an event is too early. Host memory goes through the first, as ever.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "kernels/cpu/cpu_stream.h"
@@ -29,13 +32,18 @@ class DeviceThreadTransport final : public Transport {
 
   Ticket post(std::span<const Message> messages) override { return host_->post(messages); }
   Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order) override {
-    if (order.after != nullptr) stream_.wait(*order.after);
+    const std::size_t lane = ends_.size() % streams_.size();
+    cpu::CpuStream& stream = *streams_[lane];
+    if (order.after != nullptr) stream.wait(*order.after);
     std::vector<Message> batch(messages.begin(), messages.end());
-    for (Message& message : batch) message.tag = 0;
-    stream_.submit([this, batch] { exchange(batch); });
-    if (order.done != nullptr) stream_.record(*order.done);
+    for (Message& message : batch) message.tag = static_cast<std::uint32_t>(lane);
+    stream.submit([this, batch] { exchange(batch); });
     ends_.push_back(std::make_unique<cpu::CpuEvent>());
-    stream_.record(*ends_.back());
+    stream.record(*ends_.back());
+    if (order.done != nullptr) {
+      if (ends_.size() > 1) stream.wait(**(ends_.end() - 2));
+      stream.record(*order.done);
+    }
     return {kDeviceTicket + ends_.size() - 1};
   }
   bool test(Ticket ticket) override {
@@ -56,10 +64,13 @@ class DeviceThreadTransport final : public Transport {
   static constexpr std::uint64_t kDeviceTicket = std::uint64_t{1} << 60;
 
   void exchange(const std::vector<Message>& batch) {
+    if (batch.empty()) return;
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    // Both streams' threads use the fabric, one at a time.
+    std::unique_lock lock(device_mutex_);
     const Ticket ticket = device_->post(batch);
-    IdleBackoff backoff;
-    while (!device_->test(ticket)) {
+    for (IdleBackoff backoff; !device_->test(ticket); lock.lock()) {
+      lock.unlock();
       check(std::chrono::steady_clock::now() < deadline, "a batch on the device ends");
       backoff.pause();
     }
@@ -68,7 +79,11 @@ class DeviceThreadTransport final : public Transport {
   Transport* host_;
   std::unique_ptr<Transport> device_;
   std::vector<std::unique_ptr<cpu::CpuEvent>> ends_;
-  cpu::CpuStream stream_{cpu::CpuStream::Kind::kWorker};  // last: its work uses the others
+  std::mutex device_mutex_;
+  // Last: their work uses the others.
+  std::array<std::unique_ptr<cpu::CpuStream>, 2> streams_{
+      std::make_unique<cpu::CpuStream>(cpu::CpuStream::Kind::kWorker),
+      std::make_unique<cpu::CpuStream>(cpu::CpuStream::Kind::kWorker)};
 };
 
 }  // namespace aurora::test

@@ -323,6 +323,18 @@ TEST(Replanning, PlanningInTheBackgroundChangesNoAnswer) {
   EXPECT_EQ(tokens_of(test::run_engine(replay.options, 3, replay.requests, 3)), baseline);
 }
 
+TEST(Replanning, RefusesToChangePlansWhereModelsHaveRanksOfTheirOwn) {
+  EngineOptions options = changing_options(test::rotated);
+  options.schedule = Schedule::kExclusive;
+  try {
+    test::run_engine(options, 2, {});
+    FAIL() << "models on ranks of their own were to change plans";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    EXPECT_NE(std::string(error.what()).find("schedule exclusive"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Replanning, RefusesABudgetOfNothing) {
   EngineOptions options = changing_options(test::rotated);
   options.replan.bytes_per_step = 0;
