@@ -166,8 +166,9 @@ struct Chain {
 void measure_messages(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_bytes, FabricModel& fabric) {
   const int num_ranks = probe.transport.num_ranks();
   const int num_peers = num_ranks - 1;
+  const Bytes large_bytes = port_bytes / num_peers;
   const std::array chains{Chain(num_ranks, kSmallBytes, 1), Chain(num_ranks, kSmallBytes, kManyTurns),
-                          Chain(num_ranks, port_bytes / num_peers, 1)};
+                          Chain(num_ranks, large_bytes, 1)};
   std::array<double, 3> over_us{};  // beyond the bytes
   for (std::size_t index = 0; index < chains.size(); ++index) {
     const auto& [traffic, order] = chains[index];
@@ -177,7 +178,7 @@ void measure_messages(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port
   fabric.start_us = std::max(over_us[0] - small_us * num_peers, 0.0);
   const double large_us = std::max((over_us[2] - fabric.start_us) / num_peers, 0.0);
   fabric.messages = {{static_cast<double>(kSmallBytes), small_us},
-                     {static_cast<double>(port_bytes / num_peers), large_us}};
+                     {static_cast<double>(large_bytes), large_us}};
 }
 
 /// A line through the times of a group of small and one of large messages.
