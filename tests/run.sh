@@ -4,6 +4,7 @@
 #   tests/run.sh                      the release build, all tests
 #   tests/run.sh --preset asan|tsan   the tests labelled `sanitize` under a sanitizer
 #   tests/run.sh --filter REGEX       only tests whose name matches, as ctest -R
+#   tests/run.sh --exclude REGEX      without those whose name matches, as ctest -E
 #   tests/run.sh --keep-going         build as much as can be built before failing
 #
 # Ends with ctest's closing lines and one line about skipped tests. Runs as often as you like; a second run builds only
@@ -26,9 +27,10 @@ while [[ $# -gt 0 ]]; do
   case $1 in
     --preset) preset=${2:?--preset needs a name}; shift 2 ;;
     --filter) select+=(-R "${2:?--filter needs a regular expression}"); shift 2 ;;
+    --exclude) select+=(-E "${2:?--exclude needs a regular expression}"); shift 2 ;;
     --keep-going) build_options+=(-- -k 0); shift ;;
     -h | --help) usage; exit 0 ;;
-    *) fail "unknown option '$1'; known are --preset, --filter, --keep-going and --help" ;;
+    *) fail "unknown option '$1'; known are --preset, --filter, --exclude, --keep-going and --help" ;;
   esac
 done
 targets=()
