@@ -1,5 +1,4 @@
 // The elementwise operations: clamp, silu_multiply, add, sigmoid_gated_add.
-#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_math.cuh"
 
@@ -44,19 +43,6 @@ __global__ void sigmoid_gated_add_kernel(const In* input, const Gate* gate_logit
 
 }  // namespace
 
-void silu_multiply(CudaStream& stream, const Tensor& gate, const Tensor& up, const Tensor& output) {
-  const std::int64_t count = output.num_elements();
-  if (count == 0) return;
-  check(gate.dtype() == up.dtype(), "silu_multiply: gate and up differ in dtype");
-  with_element(gate.dtype(), "silu_multiply", [&]<class In>(In*) {
-    with_element(output.dtype(), "silu_multiply", [&]<class Out>(Out*) {
-      silu_multiply_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream.handle()>>>(
-          data_of<const In>(gate), data_of<const In>(up), data_of<Out>(output), count);
-    });
-  });
-  check_launch("silu_multiply");
-}
-
 void CudaOps::clamp(Stream& stream, const ClampArgs& args) const {
   check_args(args);
   const std::int64_t count = args.values.num_elements();
@@ -70,7 +56,16 @@ void CudaOps::clamp(Stream& stream, const ClampArgs& args) const {
 
 void CudaOps::silu_multiply(Stream& stream, const SiluMultiplyArgs& args) const {
   check_args(args);
-  cuda::silu_multiply(cuda_stream(stream), args.gate, args.up, args.output);
+  const std::int64_t count = args.output.num_elements();
+  if (count == 0) return;
+  check(args.gate.dtype() == args.up.dtype(), "silu_multiply: gate and up differ in dtype");
+  with_element(args.gate.dtype(), "silu_multiply", [&]<class In>(In*) {
+    with_element(args.output.dtype(), "silu_multiply", [&]<class Out>(Out*) {
+      silu_multiply_kernel<<<blocks_for(count, kThreads), kThreads, 0, cuda_stream(stream).handle()>>>(
+          data_of<const In>(args.gate), data_of<const In>(args.up), data_of<Out>(args.output), count);
+    });
+  });
+  check_launch("silu_multiply");
 }
 
 void CudaOps::add(Stream& stream, const AddArgs& args) const {

@@ -1,4 +1,4 @@
-// Copies rows by index: what embed, gather_rows, pack_rows and expert_ffn have in common. One block a row.
+// Copies rows by index: what embed, gather_rows and pack_rows have in common. One block a row.
 #pragma once
 
 #include "kernels/cuda/device_math.cuh"

@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/stable_slots.cuh"
 
 namespace aurora::cuda {
 
@@ -61,11 +62,8 @@ __device__ inline void count_tiles(const ExpertTiles& tiles, std::int32_t* first
     for (std::int32_t base = 0; base < tiles.num_experts; base += kWarp) {
       const std::int32_t expert = base + lane;
       const std::int32_t rows = expert < tiles.num_experts ? rows_of_expert(tiles, expert, faults) : 0;
-      std::int32_t sum = (rows + tiles.tile_rows - 1) / tiles.tile_rows * tiles.num_strips;
-      for (int offset = 1; offset < kWarp; offset *= 2) {
-        const std::int32_t other = __shfl_up_sync(~0U, sum, offset);
-        if (lane >= offset) sum += other;
-      }
+      const std::int32_t own = (rows + tiles.tile_rows - 1) / tiles.tile_rows * tiles.num_strips;
+      const std::int32_t sum = sum_below(own, lane) + own;
       if (expert < tiles.num_experts) first_tile[expert + 1] = before + sum;
       before += __shfl_sync(~0U, sum, kWarp - 1);
     }
