@@ -14,6 +14,7 @@
 #include "benchmarks/coded_payload.h"
 #include "benchmarks/hold_out.h"
 #include "benchmarks/machine_counters.h"
+#include "benchmarks/mpi_run.h"
 #include "benchmarks/sampling.h"
 #include "benchmarks/traffic/named_traffic.h"
 #include "kernels/backend_registry.h"
@@ -496,21 +497,9 @@ void run_over_mpi(const AlltoallOptions& options, const MpiSession& session, Tra
 
 void run_alltoall_suite(const AlltoallOptions& options, const RowVisitor& visit) {
   require_transport(options.transport);
-  MpiSession session;
-  std::exception_ptr failure;
-  {
-    const auto control = create_mpi_transport(session);
-    try {
-      const auto run_over = options.transport == "nccl" ? run_over_nccl : run_over_mpi;
-      run_over(options, session, *control, visit);
-    } catch (const std::exception& error) {
-      failure = std::current_exception();
-      control->abort(error.what());
-    }
-  }
-  if (!failure) return;
-  session.terminate_after_abort(1);
-  std::rethrow_exception(failure);
+  const auto run_over = options.transport == "nccl" ? run_over_nccl : run_over_mpi;
+  run_over_mpi_job(
+      [&](MpiSession& session, Transport& control) { run_over(options, session, control, visit); });
 }
 
 }  // namespace aurora::bench

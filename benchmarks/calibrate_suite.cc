@@ -13,6 +13,7 @@
 #include "benchmarks/layer/layer_bench.h"
 #include "benchmarks/layer/least_squares.h"
 #include "benchmarks/layer/reference.h"
+#include "benchmarks/mpi_run.h"
 #include "benchmarks/port_measurement.h"
 #include "benchmarks/sampling.h"
 #include "kernels/error.h"
@@ -311,20 +312,8 @@ void run_calibrate_suite(const CalibrateOptions& options, const RowVisitor& visi
     LayerDevice device(options.layer);
     return calibrate(options, {}, device, visit);
   }
-  MpiSession session;
-  std::exception_ptr failure;
-  {
-    const auto control = create_mpi_transport(session);
-    try {
-      calibrate_as_rank(options, session, *control, visit);
-    } catch (const std::exception& error) {
-      failure = std::current_exception();
-      control->abort(error.what());
-    }
-  }
-  if (!failure) return;
-  session.terminate_after_abort(1);
-  std::rethrow_exception(failure);
+  run_over_mpi_job(
+      [&](MpiSession& session, Transport& control) { calibrate_as_rank(options, session, control, visit); });
 }
 
 }  // namespace aurora::bench

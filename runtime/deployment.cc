@@ -46,19 +46,25 @@ ModelTraffic traffic_of(const ServedModel& model, const EngineOptions& options, 
   return traffic;
 }
 
-void check_on_group(const std::filesystem::path& file, const ModelPlacement& placement,
-                    const RankGroup& group) {
-  for (const LayerPlacement& layer : placement.layers) {
-    for (const auto& replicas : layer.experts) {
-      for (const ExpertReplica& replica : replicas) {
-        if (std::ranges::binary_search(group.ranks, replica.gpu.value)) continue;
-        refuse(ErrorKind::kInvalidArgument,
-               file.string() + ": places an expert of model " + placement.model + " on GPU " +
-                   std::to_string(replica.gpu.value) + "; with --schedule exclusive the model has ranks " +
-                   std::to_string(group.ranks.front()) + " to " + std::to_string(group.ranks.back()));
-      }
+/// `placement` may be const, and then so is what `use` gets.
+template <class Placement, class Use>
+void for_each_replica(Placement& placement, const Use& use) {
+  for (auto& layer : placement.layers) {
+    for (auto& replicas : layer.experts) {
+      for (auto& replica : replicas) use(replica);
     }
   }
+}
+
+void check_on_group(const std::filesystem::path& file, const ModelPlacement& placement,
+                    const RankGroup& group) {
+  for_each_replica(placement, [&](const ExpertReplica& replica) {
+    if (std::ranges::binary_search(group.ranks, replica.gpu.value)) return;
+    refuse(ErrorKind::kInvalidArgument,
+           file.string() + ": places an expert of model " + placement.model + " on GPU " +
+               std::to_string(replica.gpu.value) + "; with --schedule exclusive the model has ranks " +
+               std::to_string(group.ranks.front()) + " to " + std::to_string(group.ranks.back()));
+  });
 }
 
 /// A plan file must place exactly the loaded models, on exactly these ranks.
@@ -123,13 +129,9 @@ void plan_group(const EngineOptions& options, const Models& models, const RankGr
   }
   plan.placement_policy = part.placement_policy;
   for (ModelPlacement& placement : part.models) {
-    for (LayerPlacement& layer : placement.layers) {
-      for (auto& replicas : layer.experts) {
-        for (ExpertReplica& replica : replicas) {
-          replica.gpu = GpuId{group.ranks[static_cast<std::size_t>(replica.gpu.value)]};
-        }
-      }
-    }
+    for_each_replica(placement, [&](ExpertReplica& replica) {
+      replica.gpu = GpuId{group.ranks[static_cast<std::size_t>(replica.gpu.value)]};
+    });
     plan.models.push_back(std::move(placement));
   }
 }
@@ -176,16 +178,12 @@ DeploymentPlan plan_deployment_of(const EngineOptions& options, const Models& mo
 
 ModelPlacement placement_in_group(const ModelPlacement& placement, const RankGroup& group) {
   ModelPlacement in_group = placement;
-  for (LayerPlacement& layer : in_group.layers) {
-    for (auto& replicas : layer.experts) {
-      for (ExpertReplica& replica : replicas) {
-        const auto member = std::ranges::lower_bound(group.ranks, replica.gpu.value);
-        check(member != group.ranks.end() && *member == replica.gpu.value,
-              "a model's experts lie on the ranks that serve it");
-        replica.gpu = GpuId{static_cast<int>(member - group.ranks.begin())};
-      }
-    }
-  }
+  for_each_replica(in_group, [&](ExpertReplica& replica) {
+    const auto member = std::ranges::lower_bound(group.ranks, replica.gpu.value);
+    check(member != group.ranks.end() && *member == replica.gpu.value,
+          "a model's experts lie on the ranks that serve it");
+    replica.gpu = GpuId{static_cast<int>(member - group.ranks.begin())};
+  });
   return in_group;
 }
 

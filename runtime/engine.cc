@@ -112,7 +112,7 @@ struct Engine::State {
                Clock::time_point turn_start);
   void serve_group(RequestAssigner* assigner);
   void serve(RequestFeed* feed);
-  std::vector<PlannedSpan> planned_spans() const;
+  std::vector<PlannedSpan> plan_timeline() const;
   void gather_and_report(const RequestAssigner* assigner, double wall_seconds);
 
   EngineOptions options;
@@ -135,7 +135,8 @@ struct Engine::State {
   std::optional<FeedHub> hub;        // rank 0
   std::optional<RemoteFeed> remote;  // other leaders
   ClockOffset clock_offset;
-  GatheredRun gathered;  // rank 0, after run
+  GatheredRun gathered;                    // rank 0, after run
+  std::vector<PlannedSpan> planned_spans;  // likewise
 };
 
 void Engine::State::open_models() {
@@ -466,13 +467,14 @@ void Engine::State::gather_and_report(const RequestAssigner* assigner, double wa
   build_report(
       gathered,
       {.models = models, .groups = groups, .wall_seconds = wall_seconds, .wire_dtype = options.wire_dtype});
-  add_planned_seconds(gathered.report, planned_spans());
+  planned_spans = plan_timeline();
+  add_planned_seconds(gathered.report, planned_spans);
   if (replanner != nullptr) gathered.report.replan = replanner->report();
   if (!options.record_routing.empty()) write_routing(gathered, options.record_routing, models);
 }
 
 /// Of a mean step, from what was routed and measured. Rank 0, after the run.
-std::vector<PlannedSpan> Engine::State::planned_spans() const {
+std::vector<PlannedSpan> Engine::State::plan_timeline() const {
   std::vector<std::int64_t> num_steps;
   for (const ModelTotals& total : gathered.totals) num_steps.push_back(total.steps);
   return planned_timeline({.plan = &plan,
@@ -509,7 +511,7 @@ std::vector<ModelTraffic> Engine::traffic() const { return state_->gathered.traf
 std::string Engine::trace_json() const {
   std::vector<std::string> names;
   for (const auto& model : state_->models) names.push_back(model->options().name);
-  return write_trace_json(state_->gathered.traces, names, state_->planned_spans());
+  return write_trace_json(state_->gathered.traces, names, state_->planned_spans);
 }
 
 }  // namespace aurora

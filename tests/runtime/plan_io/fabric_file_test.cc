@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/error.h"
+#include "tests/support/thrown_by.h"
 
 namespace aurora {
 namespace {
@@ -20,15 +20,7 @@ MeasuredFabric measured_fabric() {
 }
 const MeasuredFabric kMeasured = measured_fabric();
 
-template <class Work>
-std::string thrown_by(Work work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
+using test::thrown_by;
 
 TEST(FabricFile, ReadsBackWhatItWrote) {
   const MeasuredFabric read = parse_fabric(fabric_text(kMeasured), "fabric.json");

@@ -8,19 +8,12 @@
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/plan_io/traffic_file.h"
 #include "tests/support/random_placement.h"
+#include "tests/support/thrown_by.h"
 
 namespace aurora {
 namespace {
 
-template <class Work>
-std::string thrown_by(Work work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
+using test::thrown_by;
 
 DeploymentPlan random_plan() {
   std::mt19937 random(7);
