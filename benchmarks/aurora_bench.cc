@@ -15,6 +15,7 @@
 #include "benchmarks/comparison.h"
 #include "benchmarks/layer_commands.h"
 #include "benchmarks/layer_suite.h"
+#include "benchmarks/mpi_run.h"
 #include "benchmarks/row.h"
 #include "benchmarks/suite.h"
 #include "kernels/error.h"
@@ -263,6 +264,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
+  } catch (const bench::JobFailed&) {
+    return kExitFailed;
   } catch (const std::exception& error) {
     // A rank that fails has told the others why.
     if (this_process().rank == 0) std::fprintf(stderr, "aurora-bench: %s\n", error.what());

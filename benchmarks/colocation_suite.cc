@@ -12,6 +12,7 @@
 #include <optional>
 #include <random>
 
+#include "benchmarks/mpi_run.h"
 #include "benchmarks/paced_transport.h"
 #include "benchmarks/sampling.h"
 #include "kernels/backend_registry.h"
@@ -22,8 +23,6 @@
 #include "runtime/model/model_config.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/plan_io/traffic_file.h"
-#include "runtime/transport/mpi_session.h"
-#include "runtime/transport/mpi_transport.h"
 #include "scheduler/placement.h"
 #include "tests/support/rank_threads.h"
 
@@ -110,11 +109,8 @@ struct RunPlan {
 /// Runs engines over threads or MPI.
 class Bench {
  public:
-  explicit Bench(const ColocationOptions& options) : options_(options) {
-    if (options.transport != "mpi") return;
-    session_.emplace();
-    mpi_ = create_mpi_transport(*session_);
-  }
+  /// `mpi`: null for ranks that are threads.
+  Bench(const ColocationOptions& options, Transport* mpi) : options_(options), mpi_(mpi) {}
 
   int num_ranks() const { return mpi_ == nullptr ? options_.num_ranks : mpi_->num_ranks(); }
   bool is_root() const { return mpi_ == nullptr || mpi_->rank() == 0; }
@@ -148,8 +144,7 @@ class Bench {
   }
 
   const ColocationOptions& options_;
-  std::optional<MpiSession> session_;
-  std::unique_ptr<Transport> mpi_;
+  Transport* mpi_;
 };
 
 /// A folder for what the planner reads, gone with it. Of rank 0's process; the others name it only.
@@ -355,13 +350,15 @@ class Comparison {
 }  // namespace
 
 void run_colocation_suite(const ColocationOptions& options, const RowVisitor& visit) {
-  Bench bench(options);
-  Comparison comparison(options, bench);
-  comparison.calibrate();
-  const std::vector<double> as_it_is = {0};
-  for (const double ratio : options.transport == "mpi" ? as_it_is : options.ratios) {
-    comparison.measure(ratio, visit);
-  }
+  const auto run = [&](Transport* mpi, const std::vector<double>& ratios) {
+    Bench bench(options, mpi);
+    Comparison comparison(options, bench);
+    comparison.calibrate();
+    for (const double ratio : ratios) comparison.measure(ratio, visit);
+  };
+  if (options.transport != "mpi") return run(nullptr, options.ratios);
+  // The ports are what they are.
+  run_over_mpi_job([&](MpiSession&, Transport& transport) { run(&transport, {0}); });
 }
 
 }  // namespace aurora::bench

@@ -5,28 +5,18 @@
 #include <functional>
 
 #include "runtime/transport/mpi_session.h"
-#include "runtime/transport/mpi_transport.h"
 #include "runtime/transport/transport.h"
 
 namespace aurora::bench {
 
-/// Collective. Runs `work` on the job's transport. When it throws, the other ranks are told why, this process
-/// can do no more with MPI, and the error is thrown on.
-inline void run_over_mpi_job(const std::function<void(MpiSession& session, Transport& control)>& work) {
-  MpiSession session;
-  std::exception_ptr failure;
-  {
-    const auto control = create_mpi_transport(session);
-    try {
-      work(session, *control);
-    } catch (const std::exception& error) {
-      failure = std::current_exception();
-      control->abort(error.what());
-    }
-  }
-  if (!failure) return;
-  session.terminate_after_abort(1);
-  std::rethrow_exception(failure);
-}
+/// The job has failed, and rank 0 has said why: there is nothing left to say.
+struct JobFailed : std::exception {
+  const char* what() const noexcept override { return "the job has failed, as rank 0 has said"; }
+};
+
+/// Collective. Runs `work` on the job's transport. When it throws, the other ranks are told, rank 0 writes
+/// one line to standard error, MPI ends, and JobFailed is thrown: in this order, because the launcher ends
+/// all ranks as soon as one has left.
+void run_over_mpi_job(const std::function<void(MpiSession& session, Transport& control)>& work);
 
 }  // namespace aurora::bench
