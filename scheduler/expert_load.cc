@@ -184,12 +184,14 @@ LayerDemand::LayerDemand(const LayerTraffic& traffic, const ModelTraffic& model,
 
 namespace {
 
-/// [expert][replica]
+/// [expert][replica]; empty for the experts of one copy, which are most of them and take all.
 std::vector<std::vector<double>> all_shares_from(std::size_t source, const LayerPlacement& placement,
                                                  int num_gpus) {
-  std::vector<std::vector<double>> shares;
-  for (const std::vector<ExpertReplica>& replicas : placement.experts) {
-    shares.push_back(shares_from(replicas, GpuId{static_cast<std::int32_t>(source)}, num_gpus));
+  std::vector<std::vector<double>> shares(placement.experts.size());
+  for (std::size_t expert = 0; expert < shares.size(); ++expert) {
+    const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+    if (replicas.size() == 1) continue;
+    shares[expert] = shares_from(replicas, GpuId{static_cast<std::int32_t>(source)}, num_gpus);
   }
   return shares;
 }
@@ -215,8 +217,9 @@ SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& place
         const std::vector<ExpertReplica>& replicas = placement.experts[expert];
         for (std::size_t index = 0; index < replicas.size(); ++index) {
           const auto gpu = static_cast<std::size_t>(replicas[index].gpu.value);
-          sampled.pairs[source * n + gpu] += shares[expert][index];
-          miss[gpu] *= 1 - shares[expert][index];
+          const double share = shares[expert].empty() ? 1 : shares[expert][index];
+          sampled.pairs[source * n + gpu] += share;
+          miss[gpu] *= 1 - share;
           touched.push_back(gpu);
         }
       }
@@ -235,13 +238,20 @@ SampledRows count_samples(const LayerDemand& demand, const LayerPlacement& place
 std::vector<double> exchange_rows(const LayerDemand& demand, const LayerPlacement& placement) {
   const auto n = static_cast<std::size_t>(demand.num_gpus);
   std::vector<double> rows(n * n);
-  for (int source = 0; source < demand.num_gpus; ++source) {
-    for (int expert = 0; expert < demand.num_experts; ++expert) {
-      const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+  const auto add = [&](int source, GpuId gpu, double pairs) {
+    rows[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(gpu.value)] += pairs;
+  };
+  for (int expert = 0; expert < demand.num_experts; ++expert) {
+    const std::vector<ExpertReplica>& replicas = placement.experts[expert];
+    for (int source = 0; source < demand.num_gpus; ++source) {
+      const double pairs = demand.pairs(source, expert);
+      if (replicas.size() == 1) {
+        add(source, replicas.front().gpu, pairs);
+        continue;
+      }
       const std::vector<double> shares = shares_from(replicas, GpuId{source}, demand.num_gpus);
       for (std::size_t index = 0; index < replicas.size(); ++index) {
-        rows[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(replicas[index].gpu.value)] +=
-            demand.pairs(source, expert) * shares[index];
+        add(source, replicas[index].gpu, pairs * shares[index]);
       }
     }
   }
