@@ -12,6 +12,8 @@
 //     threads of the fetching warpgroup; for kDown they lie side by side and come through the copy engine.
 // Columns beyond a group's last row are computed from whatever is there and thrown away: columns do not mix.
 // The sums leave transposed, through shared memory, as rows of 64 features (128 bytes).
+#include "kernels/cuda/dependent_launch.cuh"
+#include "kernels/cuda/device_properties.h"
 #include "kernels/cuda/expert_products.h"
 #include "kernels/cuda/expert_tiles.cuh"
 #include "kernels/cuda/warpgroup_product.cuh"
@@ -342,6 +344,8 @@ __global__ void __launch_bounds__(C::kThreads, 1) wgmma_kernel(const __grid_cons
   const Ring<C> ring{shared_address(shared)};
   auto* first_tile = reinterpret_cast<std::int32_t*>(shared + C::kFirstTileOffset);
   init_ring<C, kIsGated>(ring);
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   count_tiles(p.tiles, first_tile, p.faults);
   // With two multiplying warpgroups the registers that the compiler may count on do not suffice for their
   // sums.
@@ -360,15 +364,6 @@ __global__ void __launch_bounds__(C::kThreads, 1) wgmma_kernel(const __grid_cons
   }
 }
 
-int num_multiprocessors() {
-  int device = 0;
-  int count = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-             "number of multiprocessors");
-  return count;
-}
-
 template <class C, bool kIsGated>
 void launch(CudaStream& stream, Product product) {
   product.tiles.tile_rows = C::kTokens;
@@ -379,23 +374,17 @@ void launch(CudaStream& stream, Product product) {
   check_cuda(cudaFuncSetAttribute(wgmma_kernel<C, kIsGated>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   shared_bytes),
              "expert_ffn wgmma shared memory");
-  const auto blocks =
-      static_cast<unsigned>(std::min<std::int64_t>(num_multiprocessors(), most_tiles(product.tiles)));
-  wgmma_kernel<C, kIsGated><<<blocks, C::kThreads, shared_bytes, stream.handle()>>>(product);
-  check_launch("expert_ffn wgmma");
+  const auto blocks = static_cast<unsigned>(
+      std::min<std::int64_t>(current_device().num_multiprocessors, most_tiles(product.tiles)));
+  launch_dependent(wgmma_kernel<C, kIsGated>, blocks, C::kThreads, static_cast<std::size_t>(shared_bytes),
+                   stream.handle(), "expert_ffn wgmma", product);
 }
 
 bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0; }
 
 }  // namespace
 
-bool has_wgmma() {
-  int device = 0;
-  int major = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
-  return major == 9;
-}
+bool has_wgmma() { return current_device().capability_major == 9; }
 
 bool fits_wgmma(const ExpertProduct& product) {
   constexpr int kMostShared = 227 << 10;
