@@ -127,7 +127,7 @@ std::string expert_list(const LayerPlacement& placement, GpuId gpu) {
 }
 
 std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models,
-                       DType wire_dtype) {
+                       std::optional<DType> wire_dtype) {
   std::string text =
       fmt::format("Deployment plan: {} ranks, placement {}, order {}, epoch {}\n", plan.num_gpus,
                   plan.placement_policy, order_policy_name(plan.order_policy), plan.epoch);

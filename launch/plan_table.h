@@ -2,6 +2,7 @@
 // tokens that makes, and what memory a rank needs.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ std::vector<double> rank_loads(const LayerPlacement& placement, int num_ranks,
 std::string expert_list(const LayerPlacement& placement, GpuId gpu);
 
 /// The whole table, several lines, with a final line end. Neighbouring layers with equal rows are shown once.
-std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models, DType wire_dtype);
+std::string plan_table(const DeploymentPlan& plan, const std::vector<PlannedModel>& models,
+                       std::optional<DType> wire_dtype);
 
 }  // namespace aurora

@@ -20,6 +20,7 @@
 #include "launch/rank_transport.h"
 #include "launch/report.h"
 #include "runtime/agreement.h"
+#include "runtime/dispatch/row_layout.h"
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/plan_io/traffic_file.h"
 
@@ -117,7 +118,7 @@ RunStamp run_stamp(const CommandLine& command, const Setup& setup, const Resolve
           .placement = plan.placement_policy,
           .order = std::string(order_policy_name(setup.engine.order)),
           .schedule = std::string(schedule_name(options.schedule)),
-          .wire_dtype = std::string(dtype_name(options.wire_dtype)),
+          .wire_dtype = wire_dtype_name(options.wire_dtype),
           .deterministic = options.deterministic};
 }
 

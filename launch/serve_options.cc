@@ -10,6 +10,7 @@
 
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
+#include "runtime/dispatch/row_layout.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
 #include "scheduler/placement.h"
@@ -63,11 +64,11 @@ ChoiceValue replan_choice(ReplanMode& mode) {
   return choice;
 }
 
-ChoiceValue wire_dtype_choice(DType& dtype) {
-  return {{std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16)),
+ChoiceValue wire_dtype_choice(std::optional<DType>& dtype) {
+  return {{"auto", std::string(dtype_name(DType::kFloat32)), std::string(dtype_name(DType::kBFloat16)),
            std::string(dtype_name(DType::kFloat8E4M3))},
-          [&dtype] { return std::string(dtype_name(dtype)); },
-          [&dtype](const std::string& name) { dtype = *parse_dtype(name); }};
+          [&dtype] { return wire_dtype_name(dtype); },
+          [&dtype](const std::string& name) { dtype = parse_dtype(name); }};
 }
 
 std::vector<Field> planning_fields(ServeOptions& o) {
@@ -89,7 +90,10 @@ std::vector<Field> planning_fields(ServeOptions& o) {
        "how models share ranks: phases interleaved; one after the other, whole or in two halves; "
        "on ranks of their own",
        schedule_choice(o.schedule)},
-      {"wire_dtype", "element type of exchanged tokens; results come back as bfloat16 with float8_e4m3",
+      {"wire_dtype",
+       "element type of exchanged tokens; auto: what the model computes in; results come back as bfloat16 "
+       "with "
+       "float8_e4m3",
        wire_dtype_choice(o.wire_dtype)},
       {"deterministic", "results do not depend on ranks, placement and batch, bit for bit", &o.deterministic},
   };

@@ -39,7 +39,7 @@ struct ServeOptions {
   std::int64_t replan_half_life = ReplanOptions{}.half_life_steps;
   std::int64_t replan_budget = ReplanOptions{}.bytes_per_step;
   double replan_drift = ReplanOptions{}.drift_threshold;
-  DType wire_dtype = EngineOptions{}.wire_dtype;
+  std::optional<DType> wire_dtype = EngineOptions{}.wire_dtype;
   bool deterministic = EngineOptions{}.deterministic;
   double timeout = std::chrono::duration<double>(EngineOptions{}.timeout).count();  // seconds
 

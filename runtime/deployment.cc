@@ -38,7 +38,7 @@ ModelTraffic traffic_of(const ServedModel& model, const EngineOptions& options, 
   require("top_k", traffic.top_k, config.top_k);
   require("number of layers", static_cast<std::int64_t>(traffic.layers.size()), model.num_moe_layers());
   // What a row weighs is decided here, not where the traffic was recorded.
-  const RowLayout layout(config.hidden, options.wire_dtype, static_cast<int>(config.top_k));
+  const RowLayout layout = model.row_layout(options.wire_dtype);
   traffic.model = model.options().name;
   traffic.dispatch_bytes_per_token = static_cast<double>(layout.row_bytes());
   traffic.combine_bytes_per_token = static_cast<double>(layout.return_row_bytes());

@@ -64,7 +64,7 @@ void check_options(const EngineOptions& options, const Backend& backend) {
     }
   }
   if (options.wire_dtype == DType::kFloat16 || options.wire_dtype == DType::kInt32) {
-    refuse("wire dtype " + std::string(dtype_name(options.wire_dtype)) +
+    refuse("wire dtype " + std::string(dtype_name(*options.wire_dtype)) +
            " is none of float32, bfloat16 and float8_e4m3");
   }
   if (!options.fabric_file.empty() && options.order != OrderPolicy::kAuto) {
@@ -255,7 +255,7 @@ void Engine::State::load_models(const ExchangePolicy& policy) {
       const std::size_t order_index = index * num_lanes() + lane;
       lanes.push_back(
           {.policy = policy,
-           .wire_dtype = options.wire_dtype,
+           .wire = wire_types(options.wire_dtype, models[index]->options().dtype),
            .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
            .first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(order_index * MoeBlock::kNumExchanges),
            .model_index = index,

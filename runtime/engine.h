@@ -34,7 +34,7 @@ struct EngineOptions {
   double round_cost_us = 10;
   double port_gbps = 10;
   Schedule schedule = Schedule::kColocated;
-  DType wire_dtype = DType::kFloat32;
+  std::optional<DType> wire_dtype;  // of exchanged tokens; none: what the model computes in
   bool deterministic = false;
   bool record_trace = false;
   std::filesystem::path record_routing;      // empty: do not record

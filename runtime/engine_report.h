@@ -5,6 +5,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "runtime/engine.h"
@@ -63,7 +64,7 @@ struct ReportArgs {
   const std::vector<std::unique_ptr<ServedModel>>& models;
   const std::vector<RankGroup>& groups;
   double wall_seconds = 0;
-  DType wire_dtype = DType::kFloat32;
+  std::optional<DType> wire_dtype;
 };
 
 /// Fills `run.report`, and the measured times of `run.traffic`, from what was gathered.

@@ -28,7 +28,8 @@ std::int64_t decoder_workspace_bytes(const ModelOptions& options, const ModelCon
 std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig& config,
                                  const MemoryTerms& terms) {
   constexpr std::int64_t kWide = sizeof(float);
-  const RowLayout layout(config.hidden, terms.wire_dtype, static_cast<int>(config.top_k));
+  const RowLayout layout(config.hidden, wire_types(terms.wire_dtype, options.dtype),
+                         static_cast<int>(config.top_k));
   const std::int64_t tokens = options.max_batch_tokens;
   const std::int64_t sent_rows = tokens * std::min<std::int64_t>(config.top_k, terms.num_ranks);
   const std::int64_t received_rows = tokens * terms.num_ranks;

@@ -32,8 +32,8 @@ struct ModelMemory {
 /// How the ranks work together, as far as it takes memory.
 struct MemoryTerms {
   int num_ranks = 1;
-  DType wire_dtype = DType::kFloat32;
-  int num_lanes = 1;  // of each model, each with workspaces of its own
+  std::optional<DType> wire_dtype = std::nullopt;  // none: each model's own
+  int num_lanes = 1;                               // of each model, each with workspaces of its own
 };
 
 ModelMemory model_memory(const ModelOptions& options, const ModelConfig& config,

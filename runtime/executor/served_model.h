@@ -77,8 +77,9 @@ class ServedModel {
   /// Prompt and answer together: the least of what the model, the options and the cache allow.
   std::int64_t max_sequence_tokens() const;
   std::int64_t num_cache_blocks() const;
-  RowLayout row_layout(DType wire_dtype) const {
-    return RowLayout(config_.hidden, wire_dtype, static_cast<int>(config_.top_k));
+  /// `wire_dtype`: see EngineOptions.
+  RowLayout row_layout(std::optional<DType> wire_dtype) const {
+    return RowLayout(config_.hidden, wire_types(wire_dtype, options_.dtype), static_cast<int>(config_.top_k));
   }
   /// Bytes that `load` takes on a rank with `num_experts` routed experts in total over its layers.
   std::int64_t expert_weight_bytes() const { return expert_bytes(config_, options_.dtype); }

@@ -23,7 +23,7 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
                    Stream& stream)
     : settings_(settings),
       context_{.shape = shape,
-               .layout = RowLayout(shape.hidden, settings.wire_dtype, static_cast<int>(shape.top_k)),
+               .layout = RowLayout(shape.hidden, settings.wire, static_cast<int>(shape.top_k)),
                .return_mode = settings.return_mode,
                .self = {transport.rank(), transport.num_ranks()},
                .backend = &backend,

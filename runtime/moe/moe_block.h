@@ -44,7 +44,7 @@ namespace aurora {
 
 struct MoeSettings {
   ExchangePolicy policy;
-  DType wire_dtype = DType::kFloat32;
+  WireTypes wire;
   ReturnMode return_mode = ReturnMode::kPerRow;
   std::uint32_t first_tag = 0;            // three tags from here on belong to this block
   std::size_t model_index = 0;            // whose work it is, for profilers

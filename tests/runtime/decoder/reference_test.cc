@@ -66,7 +66,7 @@ RopeTable rounded_rope_table(const ModelConfig& config, std::int64_t num_positio
 MoeSettings moe_settings(DType wire_dtype) {
   MoeSettings settings;
   settings.policy.order = OrderPolicy::kGroup;
-  settings.wire_dtype = wire_dtype;
+  settings.wire = wire_types(wire_dtype, DType::kFloat32);
   settings.first_tag = 16;
   return settings;
 }

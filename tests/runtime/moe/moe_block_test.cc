@@ -176,7 +176,7 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
   const auto num_tokens = static_cast<std::int64_t>(tokens.input.size()) / kShape.hidden;
   const auto stream = backend->create_stream();
   MoeSettings settings{.policy = {parameters.order, {}},
-                       .wire_dtype = parameters.wire_dtype,
+                       .wire = wire_types(parameters.wire_dtype, DType::kFloat32),
                        .return_mode = parameters.return_mode,
                        .first_tag = 16,
                        .model_index = 0};
