@@ -157,12 +157,13 @@ __device__ void write_tile(const DeviceProduct& p, const ExpertTile& tile, const
 
 template <bool kIsGated, class Out>
 __global__ void mma_kernel(DeviceProduct p) {
-  extern __shared__ std::int32_t first_tile[];
+  extern __shared__ __align__(16) std::byte shared_table[];
+  const ExpertTable table(shared_table, p.tiles.num_experts);
   __shared__ Shared shared;
-  count_tiles(p.tiles, first_tile, p.faults);
+  count_tiles(p.tiles, table, p.faults);
   const auto number = static_cast<std::int32_t>(blockIdx.x);
-  if (number >= first_tile[p.tiles.num_experts]) return;
-  const ExpertTile tile = tile_at(p.tiles, first_tile, number);
+  if (number >= table.first_tile[p.tiles.num_experts]) return;
+  const ExpertTile tile = tile_at(p.tiles, table, number);
   const ExpertPointers expert = p.experts[tile.expert];
   const std::int64_t first_column = static_cast<std::int64_t>(tile.strip) * kTile;
   const RowReader inputs = input_reader(p, tile);
@@ -207,7 +208,7 @@ void submit_mma(CudaStream& stream, const ExpertProduct& given) {
   if (given.output.dim(1) == 0) return;
   const DeviceProduct product = device_product(stream, given, kTile, kTile);
   const auto blocks = static_cast<unsigned>(most_tiles(product.tiles));
-  const std::size_t shared_bytes = first_tile_bytes(product.tiles);
+  const std::size_t shared_bytes = ExpertTable::bytes(product.tiles.num_experts);
   if (given.stage == ExpertStage::kGateUp) {
     mma_kernel<true, Element><<<blocks, kThreads, shared_bytes, stream.handle()>>>(product);
   } else {

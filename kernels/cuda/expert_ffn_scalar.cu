@@ -57,13 +57,14 @@ __device__ void multiply(Sums& sums, const Tile& rows, const Tile& weights, int 
 
 template <bool kIsGated, class Weight, class In, class Out>
 __global__ void scalar_kernel(DeviceProduct p) {
-  extern __shared__ std::int32_t first_tile[];
+  extern __shared__ __align__(16) std::byte shared_table[];
+  const ExpertTable table(shared_table, p.tiles.num_experts);
   __shared__ Tile rows, weights, up_weights;
   __shared__ RowSources<In> sources;
-  count_tiles(p.tiles, first_tile, p.faults);
+  count_tiles(p.tiles, table, p.faults);
   const auto number = static_cast<std::int32_t>(blockIdx.x);
-  if (number >= first_tile[p.tiles.num_experts]) return;
-  const ExpertTile tile = tile_at(p.tiles, first_tile, number);
+  if (number >= table.first_tile[p.tiles.num_experts]) return;
+  const ExpertTile tile = tile_at(p.tiles, table, number);
   const ExpertPointers expert = p.experts[tile.expert];
   if (threadIdx.x < kTile) sources.rows[threadIdx.x] = source_row<In>(p, tile, static_cast<int>(threadIdx.x));
   __syncthreads();
@@ -101,7 +102,7 @@ void launch(CudaStream& stream, const ExpertProduct& given) {
       using In = std::conditional_t<kIsGated, Free, Weight>;
       using Out = std::conditional_t<kIsGated, Weight, Free>;
       scalar_kernel<kIsGated, Weight, In, Out>
-          <<<blocks, kThreads, first_tile_bytes(product.tiles), stream.handle()>>>(product);
+          <<<blocks, kThreads, ExpertTable::bytes(product.tiles.num_experts), stream.handle()>>>(product);
     });
   });
 }

@@ -28,11 +28,6 @@ inline ExpertTiles expert_tiles(const ExpertProduct& product, std::int32_t tile_
           .num_strips = static_cast<std::int32_t>((product.output.dim(1) + tile_columns - 1) / tile_columns)};
 }
 
-/// Shared memory that count_tiles fills.
-inline std::size_t first_tile_bytes(const ExpertTiles& tiles) {
-  return static_cast<std::size_t>(tiles.num_experts + 1) * sizeof(std::int32_t);
-}
-
 inline DeviceProduct device_product(CudaStream& stream, const ExpertProduct& product, std::int32_t tile_rows,
                                     std::int32_t tile_columns) {
   return {.tiles = expert_tiles(product, tile_rows, tile_columns),

@@ -54,6 +54,34 @@ __device__ inline void wait_for(SharedAddress barrier, std::uint32_t parity) {
       : "memory");
 }
 
+// ---- clusters: blocks that run side by side and reach each other's shared memory ----
+
+/// This block's number in its cluster.
+__device__ inline int block_in_cluster() {
+  std::uint32_t number;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(number));
+  return static_cast<int>(number);
+}
+
+/// Waits for all threads of the cluster; what they wrote to shared memory is seen.
+__device__ inline void synchronize_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/// Arrives at the barrier that lies at the same place in block `block` of the cluster. Says that reading is
+/// over, not that something was written: ordering writes to the other block takes a fence that would cost
+/// more than a slice of a product.
+__device__ inline void arrive_in(int block, SharedAddress barrier) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
+
 // ---- copies ----
 
 /// One box of a tensor map, from its element (column, row) on, to shared memory.
@@ -67,25 +95,30 @@ __device__ inline void copy_box(SharedAddress destination, const TensorMap* map,
       : "memory");
 }
 
+/// The same, to the same place of all blocks of the cluster in the mask `blocks`, and to the barrier of each.
+__device__ inline void copy_box_to(std::uint16_t blocks, SharedAddress destination, const TensorMap* map,
+                                   std::int32_t column, std::int32_t row, SharedAddress barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(destination),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+
 /// 16 bytes of which the first `num_bytes` (0 or 16) are copied and the others zero.
 __device__ inline void copy_16(SharedAddress destination, const void* source, std::uint32_t num_bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(num_bytes)
                : "memory");
 }
 
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/// Returns when all but the last `kLeft` groups of this thread's copies are there.
-template <int kLeft>
-__device__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+/// Arrives when all copies that this thread has started are there.
+__device__ inline void arrive_after_copies(SharedAddress barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
-/// What this thread has written to shared memory is seen by the copy engine and the warpgroup products after
-/// the next barrier.
-__device__ inline void publish_shared_writes() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
+/// What threads have written to shared memory, by copies of 16 bytes too, before a barrier that this thread
+/// has waited for, is seen by the warpgroup products that it begins from here on.
+__device__ inline void see_shared_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // ---- warpgroups ----
 

@@ -42,47 +42,71 @@ __device__ void settle(float (&sums)[kCount]) {
 }
 
 // clang-format off
-#define AURORA_OUT_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
-#define AURORA_OUT_8(s, i) AURORA_OUT_4(s, i), AURORA_OUT_4(s, i + 4)
-#define AURORA_OUT_16(s, i) AURORA_OUT_8(s, i), AURORA_OUT_8(s, i + 8)
-#define AURORA_OUT_32(s, i) AURORA_OUT_16(s, i), AURORA_OUT_16(s, i + 16)
+// Operands %0 ... of the instruction: the sums, by eights.
+#define AURORA_SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
+#define AURORA_SUMS_8(s, i) AURORA_SUMS_4(s, i), AURORA_SUMS_4(s, i + 4)
+#define AURORA_SUMS_16(s, i) AURORA_SUMS_8(s, i), AURORA_SUMS_8(s, i + 8)
+#define AURORA_SUMS_32(s, i) AURORA_SUMS_16(s, i), AURORA_SUMS_16(s, i + 16)
+#define AURORA_SUMS_64(s, i) AURORA_SUMS_32(s, i), AURORA_SUMS_32(s, i + 32)
 #define AURORA_NAMES_4 "%0, %1, %2, %3"
-#define AURORA_NAMES_8 AURORA_NAMES_4 \
-  ", %4, %5, %6, %7"
-#define AURORA_NAMES_16 AURORA_NAMES_8 \
-  ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define AURORA_NAMES_32 AURORA_NAMES_16 \
-  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define AURORA_NAMES_48 AURORA_NAMES_32 \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define AURORA_NAMES_64 AURORA_NAMES_48 \
-  ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define AURORA_PRODUCT(columns, names, a, b, ...)                                            \
-  asm volatile("{ .reg .pred adds; setp.eq.u32 adds, 0, 0; "                              \
-               "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" names "}, %" #a  \
-               ", %" #b ", adds, 1, 1, 0, 0; }"                                                    \
-               : __VA_ARGS__                                                                       \
-               : "l"(rows), "l"(columns_matrix))
+#define AURORA_NAMES_8 AURORA_NAMES_4 ", %4, %5, %6, %7"
+#define AURORA_NAMES_12 AURORA_NAMES_8 ", %8, %9, %10, %11"
+#define AURORA_NAMES_16 AURORA_NAMES_12 ", %12, %13, %14, %15"
+#define AURORA_NAMES_20 AURORA_NAMES_16 ", %16, %17, %18, %19"
+#define AURORA_NAMES_24 AURORA_NAMES_20 ", %20, %21, %22, %23"
+#define AURORA_NAMES_28 AURORA_NAMES_24 ", %24, %25, %26, %27"
+#define AURORA_NAMES_32 AURORA_NAMES_28 ", %28, %29, %30, %31"
+#define AURORA_NAMES_36 AURORA_NAMES_32 ", %32, %33, %34, %35"
+#define AURORA_NAMES_40 AURORA_NAMES_36 ", %36, %37, %38, %39"
+#define AURORA_NAMES_44 AURORA_NAMES_40 ", %40, %41, %42, %43"
+#define AURORA_NAMES_48 AURORA_NAMES_44 ", %44, %45, %46, %47"
+#define AURORA_NAMES_52 AURORA_NAMES_48 ", %48, %49, %50, %51"
+#define AURORA_NAMES_56 AURORA_NAMES_52 ", %52, %53, %54, %55"
+#define AURORA_NAMES_60 AURORA_NAMES_56 ", %56, %57, %58, %59"
+#define AURORA_NAMES_64 AURORA_NAMES_60 ", %60, %61, %62, %63"
+#define AURORA_NAMES_68 AURORA_NAMES_64 ", %64, %65, %66, %67"
+#define AURORA_NAMES_72 AURORA_NAMES_68 ", %68, %69, %70, %71"
+#define AURORA_NAMES_76 AURORA_NAMES_72 ", %72, %73, %74, %75"
+#define AURORA_NAMES_80 AURORA_NAMES_76 ", %76, %77, %78, %79"
+#define AURORA_PRODUCT(columns, names, a, b, ...)                                                      \
+  if constexpr (kColumns == columns)                                                                   \
+    asm volatile("{ .reg .pred adds; setp.eq.u32 adds, 0, 0; "                                         \
+                 "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" names "}, %" #a    \
+                 ", %" #b ", adds, 1, 1, 0, 0; }"                                                      \
+                 : __VA_ARGS__                                                                         \
+                 : "l"(rows), "l"(columns_matrix))
 // clang-format on
 
 /// sums += A B^T
 template <int kColumns>
 __device__ void multiply_16(float (&sums)[kColumns / 2], std::uint64_t rows, std::uint64_t columns_matrix) {
-  static_assert(kColumns == 8 || kColumns == 16 || kColumns == 32 || kColumns == 64 || kColumns == 96 ||
-                kColumns == 128);
-  if constexpr (kColumns == 8) {
-    AURORA_PRODUCT(8, AURORA_NAMES_4, 4, 5, AURORA_OUT_4(sums, 0));
-  } else if constexpr (kColumns == 16) {
-    AURORA_PRODUCT(16, AURORA_NAMES_8, 8, 9, AURORA_OUT_8(sums, 0));
-  } else if constexpr (kColumns == 32) {
-    AURORA_PRODUCT(32, AURORA_NAMES_16, 16, 17, AURORA_OUT_16(sums, 0));
-  } else if constexpr (kColumns == 64) {
-    AURORA_PRODUCT(64, AURORA_NAMES_32, 32, 33, AURORA_OUT_32(sums, 0));
-  } else if constexpr (kColumns == 96) {
-    AURORA_PRODUCT(96, AURORA_NAMES_48, 48, 49, AURORA_OUT_32(sums, 0), AURORA_OUT_16(sums, 32));
-  } else {
-    AURORA_PRODUCT(128, AURORA_NAMES_64, 64, 65, AURORA_OUT_32(sums, 0), AURORA_OUT_32(sums, 32));
-  }
+  static_assert(kColumns % 8 == 0 && 8 <= kColumns && kColumns <= 160);
+  AURORA_PRODUCT(8, AURORA_NAMES_4, 4, 5, AURORA_SUMS_4(sums, 0));
+  AURORA_PRODUCT(16, AURORA_NAMES_8, 8, 9, AURORA_SUMS_8(sums, 0));
+  AURORA_PRODUCT(24, AURORA_NAMES_12, 12, 13, AURORA_SUMS_8(sums, 0), AURORA_SUMS_4(sums, 8));
+  AURORA_PRODUCT(32, AURORA_NAMES_16, 16, 17, AURORA_SUMS_16(sums, 0));
+  AURORA_PRODUCT(40, AURORA_NAMES_20, 20, 21, AURORA_SUMS_16(sums, 0), AURORA_SUMS_4(sums, 16));
+  AURORA_PRODUCT(48, AURORA_NAMES_24, 24, 25, AURORA_SUMS_16(sums, 0), AURORA_SUMS_8(sums, 16));
+  AURORA_PRODUCT(56, AURORA_NAMES_28, 28, 29, AURORA_SUMS_16(sums, 0), AURORA_SUMS_8(sums, 16),
+                 AURORA_SUMS_4(sums, 24));
+  AURORA_PRODUCT(64, AURORA_NAMES_32, 32, 33, AURORA_SUMS_32(sums, 0));
+  AURORA_PRODUCT(72, AURORA_NAMES_36, 36, 37, AURORA_SUMS_32(sums, 0), AURORA_SUMS_4(sums, 32));
+  AURORA_PRODUCT(80, AURORA_NAMES_40, 40, 41, AURORA_SUMS_32(sums, 0), AURORA_SUMS_8(sums, 32));
+  AURORA_PRODUCT(88, AURORA_NAMES_44, 44, 45, AURORA_SUMS_32(sums, 0), AURORA_SUMS_8(sums, 32),
+                 AURORA_SUMS_4(sums, 40));
+  AURORA_PRODUCT(96, AURORA_NAMES_48, 48, 49, AURORA_SUMS_32(sums, 0), AURORA_SUMS_16(sums, 32));
+  AURORA_PRODUCT(104, AURORA_NAMES_52, 52, 53, AURORA_SUMS_32(sums, 0), AURORA_SUMS_16(sums, 32),
+                 AURORA_SUMS_4(sums, 48));
+  AURORA_PRODUCT(112, AURORA_NAMES_56, 56, 57, AURORA_SUMS_32(sums, 0), AURORA_SUMS_16(sums, 32),
+                 AURORA_SUMS_8(sums, 48));
+  AURORA_PRODUCT(120, AURORA_NAMES_60, 60, 61, AURORA_SUMS_32(sums, 0), AURORA_SUMS_16(sums, 32),
+                 AURORA_SUMS_8(sums, 48), AURORA_SUMS_4(sums, 56));
+  AURORA_PRODUCT(128, AURORA_NAMES_64, 64, 65, AURORA_SUMS_64(sums, 0));
+  AURORA_PRODUCT(136, AURORA_NAMES_68, 68, 69, AURORA_SUMS_64(sums, 0), AURORA_SUMS_4(sums, 64));
+  AURORA_PRODUCT(144, AURORA_NAMES_72, 72, 73, AURORA_SUMS_64(sums, 0), AURORA_SUMS_8(sums, 64));
+  AURORA_PRODUCT(152, AURORA_NAMES_76, 76, 77, AURORA_SUMS_64(sums, 0), AURORA_SUMS_8(sums, 64),
+                 AURORA_SUMS_4(sums, 72));
+  AURORA_PRODUCT(160, AURORA_NAMES_80, 80, 81, AURORA_SUMS_64(sums, 0), AURORA_SUMS_16(sums, 64));
 }
 
 #undef AURORA_PRODUCT
