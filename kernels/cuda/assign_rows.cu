@@ -212,8 +212,7 @@ __device__ void write_pair_positions(const Assignment& a, const BlockPart& part)
        chunk += static_cast<int>(blockDim.x) / kWarp) {
     std::uint32_t* next = part.pairs + chunk * a.num_ranks;
     for (std::int32_t rank = lane; rank < a.num_ranks; rank += kWarp) {
-      next[rank] = static_cast<std::uint32_t>(
-          a.chunk_pairs[rank * a.num_chunks + part.first_chunk + chunk]);
+      next[rank] = static_cast<std::uint32_t>(a.chunk_pairs[rank * a.num_chunks + part.first_chunk + chunk]);
     }
     __syncwarp();
     const int begin = chunk * kChunk * a.top_k;

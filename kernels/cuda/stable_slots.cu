@@ -1,6 +1,5 @@
-#include "kernels/cuda/stable_slots.cuh"
-
 #include "kernels/cuda/dependent_launch.cuh"
+#include "kernels/cuda/stable_slots.cuh"
 
 namespace aurora::cuda {
 namespace {
