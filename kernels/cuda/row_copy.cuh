@@ -46,21 +46,18 @@ inline RowBlocks blocks_of_rows(std::int64_t num_rows, std::int64_t num_parts,
   constexpr std::int64_t kMostThreads = 256;
   constexpr std::int64_t kSideBySide = 4;  // blocks of most threads on a multiprocessor, at 64 registers
   const std::int64_t num_multiprocessors = current_device().num_multiprocessors;
-  const auto per_row = [&](std::int64_t threads) { return (num_parts + threads - 1) / threads; };
+  const auto divide_up = [](std::int64_t count, std::int64_t by) { return (count + by - 1) / by; };
   std::int64_t threads = kMostThreads;
-  const bool are_few = num_rows * per_row(threads) <= kSideBySide * num_multiprocessors;
-  if (are_few) {
+  if (num_rows * divide_up(num_parts, threads) <= kSideBySide * num_multiprocessors) {
     while (threads > kWarp &&
-           (num_parts <= threads / 2 || num_rows * per_row(threads) < num_multiprocessors)) {
+           (num_parts <= threads / 2 || num_rows * divide_up(num_parts, threads) < num_multiprocessors)) {
       threads /= 2;
     }
-    return {static_cast<unsigned>(threads), static_cast<unsigned>(per_row(threads)), true};
+    return {static_cast<unsigned>(threads), static_cast<unsigned>(divide_up(num_parts, threads)), true};
   }
-  const std::int64_t wanted = (num_parts + parts_per_thread - 1) / parts_per_thread;
-  threads = std::min(kMostThreads, (wanted + kWarp - 1) / kWarp * kWarp);
-  const std::int64_t per_block = threads * parts_per_thread;
-  return {static_cast<unsigned>(threads), static_cast<unsigned>((num_parts + per_block - 1) / per_block),
-          false};
+  const std::int64_t blocks_per_row = divide_up(num_parts, kMostThreads * parts_per_thread);
+  const std::int64_t warps = divide_up(num_parts, blocks_per_row * parts_per_thread * kWarp);
+  return {static_cast<unsigned>(warps * kWarp), static_cast<unsigned>(blocks_per_row), false};
 }
 
 /// What a thread has of its row: the parts first, first + stride, ...
