@@ -366,7 +366,7 @@ bool submit_in_one_block(CudaStream& stream, Assignment a) {
   a.chunks_per_block = static_cast<int>(a.num_chunks);
   const std::int64_t words =
       part_words(a) + a.num_replicas + scratch_words(a.num_tokens, a.top_k, a.num_ranks);
-  if (words > kMostSharedWords) return false;
+  if (words + kWarp > kMostSharedWords) return false;  // the sums have a word a warp of their own
   const std::int64_t num_threads = num_chunks_of(a.num_tokens * a.top_k) * kWarp;  // one a pair
   launch_dependent(assign_kernel, 1,
                    static_cast<unsigned>(std::clamp(num_threads, kFewestThreads, kMostThreads)),

@@ -2,7 +2,8 @@
 // check the row's terms, 32 at a time, and hand each other the rows and weights; the loads of kBatch terms
 // are on their way before the first is added. Terms are multiplied and added apart and in their order, as on
 // the CPU: the same terms give the same bits in any kernel.
-#include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dependent_launch.cuh"
@@ -135,10 +136,9 @@ void launch(CudaStream& stream, const WeightedSumArgs& args, Terms terms) {
   const RowBlocks blocks = blocks_of_rows(num_rows, is_wide ? terms.width / kWide : terms.width);
   terms.blocks_per_row = blocks.blocks_per_row;
   // Few rows: every load is waited for, so all at once. Many: more blocks side by side, with fewer registers.
-  const bool is_latency_bound = blocks.are_few;
-  const auto kernel = !is_wide           ? weighted_sum_kernel<1, 8, In, Initial, Out>
-                      : is_latency_bound ? weighted_sum_kernel<kWide, 8, In, Initial, Out>
-                                         : weighted_sum_kernel<kWide, 4, In, Initial, Out>;
+  const auto kernel = !is_wide         ? weighted_sum_kernel<1, 8, In, Initial, Out>
+                      : blocks.are_few ? weighted_sum_kernel<kWide, 8, In, Initial, Out>
+                                       : weighted_sum_kernel<kWide, 4, In, Initial, Out>;
   launch_dependent(kernel, static_cast<unsigned>(num_rows) * blocks.blocks_per_row, blocks.threads, 0,
                    stream.handle(), "weighted_sum", terms, input, initial, output, stream.faults());
 }
