@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
 
@@ -11,6 +12,8 @@ __global__ void append_kv_kernel(const From* key, const From* value, const std::
                                  To* value_cache, std::int64_t num_slots, std::int64_t row_width,
                                  FaultSink faults) {
   const std::int64_t token = blockIdx.x;
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   const std::int64_t slot = slots[token];
   if (!index_fits(faults, FaultSite::kAppendKvSlots, token, slot, num_slots)) return;
   for (std::int64_t i = threadIdx.x; i < row_width; i += blockDim.x) {
@@ -27,13 +30,13 @@ void CudaOps::append_kv(Stream& stream, const AppendKvArgs& args) const {
   CudaStream& own = cuda_stream(stream);
   with_element(args.key.dtype(), "append_kv", [&]<class From>(From*) {
     with_element(args.key_cache.dtype(), "append_kv", [&]<class To>(To*) {
-      append_kv_kernel<<<static_cast<unsigned>(args.key.dim(0)), 128, 0, own.handle()>>>(
-          data_of<const From>(args.key), data_of<const From>(args.value), args.slots.i32(),
-          data_of<To>(args.key_cache), data_of<To>(args.value_cache),
-          args.key_cache.dim(0) * args.key_cache.dim(1), args.key.dim(1) * args.key.dim(2), own.faults());
+      launch_dependent(append_kv_kernel<From, To>, static_cast<unsigned>(args.key.dim(0)), 128, 0,
+                       own.handle(), "append_kv", data_of<const From>(args.key),
+                       data_of<const From>(args.value), args.slots.i32(), data_of<To>(args.key_cache),
+                       data_of<To>(args.value_cache), args.key_cache.dim(0) * args.key_cache.dim(1),
+                       args.key.dim(1) * args.key.dim(2), own.faults());
     });
   });
-  check_launch("append_kv");
 }
 
 }  // namespace aurora::cuda

@@ -1,4 +1,4 @@
-// Copies rows by index: what embed, gather_rows and pack_rows have in common. One block a row.
+// Copies rows by index: what embed and gather_rows have in common.
 #pragma once
 
 #include "kernels/cuda/device_math.cuh"

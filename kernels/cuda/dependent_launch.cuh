@@ -30,14 +30,13 @@ __device__ inline void let_next_kernel_begin() {
 }
 
 template <class... Parameters, class... Arguments>
-void launch_dependent(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
-                      std::size_t shared_bytes, cudaStream_t stream, const char* name,
-                      Arguments&&... arguments) {
+void launch_dependent(void (*kernel)(Parameters...), dim3 blocks, unsigned threads, std::size_t shared_bytes,
+                      cudaStream_t stream, const char* name, Arguments&&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
+  config.gridDim = blocks;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;

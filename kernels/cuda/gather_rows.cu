@@ -1,6 +1,7 @@
 // embed, gather_rows.
 #include "kernels/cuda/copy_rows.cuh"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/row_copy.cuh"
 
@@ -13,37 +14,35 @@ struct RowCopyShape {
   std::int64_t input_stride;  // elements
   std::int64_t width;
   std::int64_t output_row_bytes;
+  unsigned blocks_per_row;
 };
 
-/// One block a row. `kVector` elements at a time; rows must then be aligned to as many.
+/// `kVector` elements at a time; rows must then be aligned to as many.
 template <class From, class To, int kVector>
 __global__ void copy_rows_kernel(RowCopyShape shape, const From* input, std::byte* output, FaultSite site,
                                  FaultSink faults) {
-  const std::int64_t row = blockIdx.x;
-  const std::int64_t index = shape.indices[row];
-  if (!index_fits(faults, site, row, index, shape.num_input_rows)) return;
-  auto* to = reinterpret_cast<To*>(output + row * shape.output_row_bytes);
-  copy_row<From, To, kVector>(input + index * shape.input_stride, to, shape.width);
+  const RowShare share = row_share(shape.blocks_per_row);
+  wait_for_kernel_before();
+  let_next_kernel_begin();
+  const std::int64_t index = shape.indices[share.row];
+  if (!index_fits(faults, site, share.row, index, shape.num_input_rows)) return;
+  auto* to = reinterpret_cast<To*>(output + share.row * shape.output_row_bytes);
+  copy_row<From, To, kVector>(input + index * shape.input_stride, to, shape.width, share);
 }
 
 template <class From, class To>
 void launch_copy(CudaStream& stream, const RowCopy& args) {
-  const RowCopyShape shape{args.indices, args.input.dim(0), args.input.dim(1), args.width,
-                           args.output_row_bytes};
-  const auto* input = data_of<const From>(args.input);
   constexpr int kWide = kWideVector<From, To>;
-  const bool is_wide = allows_wide_vectors<From, To>(
-      {input, shape.input_stride, args.output, shape.output_row_bytes, shape.width});
-  const unsigned threads = threads_for_row(is_wide ? shape.width / kWide : shape.width);
-  const auto blocks = static_cast<unsigned>(args.num_rows);
-  if (is_wide) {
-    copy_rows_kernel<From, To, kWide>
-        <<<blocks, threads, 0, stream.handle()>>>(shape, input, args.output, args.site, stream.faults());
-  } else {
-    copy_rows_kernel<From, To, 1>
-        <<<blocks, threads, 0, stream.handle()>>>(shape, input, args.output, args.site, stream.faults());
-  }
-  check_launch("copy_rows");
+  const auto* input = data_of<const From>(args.input);
+  const bool is_wide = allows_vectors<kWide, From, To>(
+      {input, args.input.dim(1), args.output, args.output_row_bytes, args.width});
+  const RowBlocks blocks =
+      blocks_of_rows(args.num_rows, is_wide ? args.width / kWide : args.width, kPartsInFlight);
+  const RowCopyShape shape{args.indices, args.input.dim(0),     args.input.dim(1),
+                           args.width,   args.output_row_bytes, blocks.blocks_per_row};
+  launch_dependent(is_wide ? copy_rows_kernel<From, To, kWide> : copy_rows_kernel<From, To, 1>,
+                   static_cast<unsigned>(args.num_rows) * blocks.blocks_per_row, blocks.threads, 0,
+                   stream.handle(), "copy_rows", shape, input, args.output, args.site, stream.faults());
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/float8_rows.cuh"
 #include "kernels/cuda/row_copy.cuh"
@@ -17,65 +18,81 @@ struct Packing {
   std::int64_t header_words;
   std::int64_t header_offset;
   std::int64_t row_bytes;
+  unsigned blocks_per_row = 1;
 };
 
 __device__ bool is_packed(const Packing& packing, std::int64_t row) {
   if (packing.row_offsets == nullptr) return true;
-  if (row >= packing.row_offsets[packing.num_ranks]) return false;
-  return row < packing.row_offsets[packing.left_out_rank] ||
-         row >= packing.row_offsets[packing.left_out_rank + 1];
+  // Read side by side: none waits for what another says.
+  const std::int32_t num_rows = packing.row_offsets[packing.num_ranks];
+  const std::int32_t begin = packing.row_offsets[packing.left_out_rank];
+  const std::int32_t end = packing.row_offsets[packing.left_out_rank + 1];
+  return row < num_rows && (row < begin || row >= end);
 }
 
-/// One block a row that there may be. `write(source, place)` writes the payload with all threads.
+/// `write(source, place, share)` writes the share of the payload.
 template <class From, class Write>
 __device__ void pack_row(const Packing& packing, const From* input, std::byte* output, FaultSink faults,
                          const Write& write) {
-  const std::int64_t row = blockIdx.x;
-  if (!is_packed(packing, row)) return;
-  const std::int64_t index = packing.indices[row];
-  if (!index_fits(faults, FaultSite::kPackIndices, row, index, packing.num_input_rows)) return;
-  std::byte* place = output + row * packing.row_bytes;
-  write(input + index * packing.width, place);
+  const RowShare share = row_share(packing.blocks_per_row);
+  wait_for_kernel_before();
+  let_next_kernel_begin();
+  const std::int64_t index = packing.indices[share.row];
+  if (!is_packed(packing, share.row)) return;
+  if (!index_fits(faults, FaultSite::kPackIndices, share.row, index, packing.num_input_rows)) return;
+  std::byte* place = output + share.row * packing.row_bytes;
   auto* header = reinterpret_cast<std::uint32_t*>(place + packing.header_offset);
-  for (std::int64_t word = threadIdx.x; word < packing.header_words; word += blockDim.x) {
-    header[word] = packing.headers[row * packing.header_words + word];
+  for (std::int64_t word = share.first; word < packing.header_words; word += share.stride) {
+    header[word] = packing.headers[share.row * packing.header_words + word];
   }
+  write(input + index * packing.width, place, share);
 }
 
 template <class From, class To, int kVector>
 __global__ void pack_rows_kernel(Packing packing, const From* input, std::byte* output, FaultSink faults) {
-  pack_row(packing, input, output, faults, [&](const From* source, std::byte* place) {
-    copy_row<From, To, kVector>(source, reinterpret_cast<To*>(place), packing.width);
+  pack_row(packing, input, output, faults, [&](const From* source, std::byte* place, const RowShare& share) {
+    copy_row<From, To, kVector>(source, reinterpret_cast<To*>(place), packing.width, share);
+  });
+}
+
+template <class From, int kVector>
+__global__ void pack_float8_kernel(Packing packing, Float8RowShape shape, const From* input,
+                                   std::byte* output, FaultSink faults) {
+  pack_row(packing, input, output, faults, [&](const From* source, std::byte* place, const RowShare& share) {
+    quantize_part<kVector>(source, place, shape, share.first);
   });
 }
 
 template <class From>
-__global__ void pack_float8_kernel(Packing packing, Float8RowShape shape, const From* input,
-                                   std::byte* output, FaultSink faults) {
-  pack_row(packing, input, output, faults,
-           [&](const From* source, std::byte* place) { quantize_row(source, place, shape); });
-}
-
-template <class From>
-void launch_float8_packing(CudaStream& stream, const PackRowsArgs& args, const Packing& packing) {
-  const unsigned threads = threads_for_row(float8_groups(packing.width) * kWarp);  // a warp a group
-  pack_float8_kernel<From><<<static_cast<unsigned>(args.indices.dim(0)), threads, 0, stream.handle()>>>(
-      packing, float8_row_shape(packing.width), data_of<const From>(args.input), args.output,
-      stream.faults());
-  check_launch("pack_rows");
+void launch_float8_packing(CudaStream& stream, const PackRowsArgs& args, Packing packing) {
+  constexpr int kWide = kWideFloat8Vector;
+  const std::int64_t num_rows = args.indices.dim(0);
+  const auto* input = data_of<const From>(args.input);
+  const bool is_wide = allows_vectors<kWide, From, std::uint8_t>(
+      {input, packing.width, args.output, packing.row_bytes, packing.width});
+  const int vector = is_wide ? kWide : kNarrowFloat8Vector;
+  const std::int64_t num_parts = float8_groups(packing.width) * (kFloat8Group / vector);
+  const RowBlocks blocks = blocks_of_rows(num_rows, num_parts);
+  packing.blocks_per_row = blocks.blocks_per_row;
+  launch_dependent(is_wide ? pack_float8_kernel<From, kWide> : pack_float8_kernel<From, kNarrowFloat8Vector>,
+                   static_cast<unsigned>(num_rows) * blocks.blocks_per_row, blocks.threads, 0,
+                   stream.handle(), "pack_rows", packing, float8_row_shape(packing.width), input, args.output,
+                   stream.faults());
 }
 
 template <class From, class To>
-void launch_packing(CudaStream& stream, const PackRowsArgs& args, const Packing& packing) {
-  const auto* input = data_of<const From>(args.input);
+void launch_packing(CudaStream& stream, const PackRowsArgs& args, Packing packing) {
   constexpr int kWide = kWideVector<From, To>;
+  const std::int64_t num_rows = args.indices.dim(0);
+  const auto* input = data_of<const From>(args.input);
   const bool is_wide =
-      allows_wide_vectors<From, To>({input, packing.width, args.output, packing.row_bytes, packing.width});
-  const unsigned threads = threads_for_row(is_wide ? packing.width / kWide : packing.width);
-  const auto kernel = is_wide ? pack_rows_kernel<From, To, kWide> : pack_rows_kernel<From, To, 1>;
-  kernel<<<static_cast<unsigned>(args.indices.dim(0)), threads, 0, stream.handle()>>>(
-      packing, input, args.output, stream.faults());
-  check_launch("pack_rows");
+      allows_vectors<kWide, From, To>({input, packing.width, args.output, packing.row_bytes, packing.width});
+  const RowBlocks blocks =
+      blocks_of_rows(num_rows, is_wide ? packing.width / kWide : packing.width, kPartsInFlight);
+  packing.blocks_per_row = blocks.blocks_per_row;
+  launch_dependent(is_wide ? pack_rows_kernel<From, To, kWide> : pack_rows_kernel<From, To, 1>,
+                   static_cast<unsigned>(num_rows) * blocks.blocks_per_row, blocks.threads, 0,
+                   stream.handle(), "pack_rows", packing, input, args.output, stream.faults());
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
 
@@ -269,6 +270,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) paged_attention_kernel(Attentio
   __shared__ alignas(16) float queries[kWarps][kRows][kWidth];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   WarpRows<kParts, kRows> rows;
   find_rows(a, warp, rows);
   for (int i = 0; i < kRows; ++i) {
@@ -309,6 +312,8 @@ template <class T, int kParts>
 __global__ void merge_splits_kernel(Attention<T> a) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   if (row >= a.num_tokens * a.num_heads) return;
   const std::int64_t token = row / a.num_heads;
   const std::int64_t position = a.positions[token];
@@ -376,13 +381,12 @@ void launch(CudaStream& stream, Attention<T> a) {
   const dim3 grid(blocks_for(a.num_tokens, a.tokens_per_block),
                   static_cast<unsigned>(a.num_kv_heads) * blocks_for(group, a.heads_per_block),
                   a.partials != nullptr ? static_cast<unsigned>(a.num_splits) : 1U);
-  paged_attention_kernel<T, kParts, kWarps, kRows><<<grid, kWarps * kWarp, 0, stream.handle()>>>(a);
-  check_launch("paged_attention");
+  launch_dependent(paged_attention_kernel<T, kParts, kWarps, kRows>, grid, kWarps * kWarp, 0, stream.handle(),
+                   "paged_attention", a);
   if (a.partials == nullptr) return;
   constexpr int kMergeWarps = 4;
-  merge_splits_kernel<T, kParts>
-      <<<blocks_for(a.num_tokens * a.num_heads, kMergeWarps), kMergeWarps * kWarp, 0, stream.handle()>>>(a);
-  check_launch("paged_attention: merge");
+  launch_dependent(merge_splits_kernel<T, kParts>, blocks_for(a.num_tokens * a.num_heads, kMergeWarps),
+                   kMergeWarps * kWarp, 0, stream.handle(), "paged_attention: merge", a);
 }
 
 }  // namespace

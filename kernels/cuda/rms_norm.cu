@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_math.cuh"
 
 namespace aurora::cuda {
@@ -11,6 +12,8 @@ template <class In, class Weight, class Out>
 __global__ void rms_norm_kernel(const In* input, const Weight* weight, Out* output, std::int64_t width,
                                 float epsilon) {
   __shared__ float scratch[kWarp];
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   const In* x = input + blockIdx.x * width;
   Out* y = output + blockIdx.x * width;
   float squares = 0;
@@ -36,13 +39,12 @@ void CudaOps::rms_norm(Stream& stream, const RmsNormArgs& args) const {
   with_element(args.input.dtype(), "rms_norm", [&]<class In>(In*) {
     with_element(args.weight.dtype(), "rms_norm", [&]<class Weight>(Weight*) {
       with_element(args.output.dtype(), "rms_norm", [&]<class Out>(Out*) {
-        rms_norm_kernel<<<static_cast<unsigned>(num_rows), threads, 0, cuda_stream(stream).handle()>>>(
-            data_of<const In>(args.input), data_of<const Weight>(args.weight), data_of<Out>(args.output),
-            width, args.epsilon);
+        launch_dependent(rms_norm_kernel<In, Weight, Out>, static_cast<unsigned>(num_rows), threads, 0,
+                         cuda_stream(stream).handle(), "rms_norm", data_of<const In>(args.input),
+                         data_of<const Weight>(args.weight), data_of<Out>(args.output), width, args.epsilon);
       });
     });
   });
-  check_launch("rms_norm");
 }
 
 }  // namespace aurora::cuda

@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
 
@@ -10,6 +11,8 @@ template <class T>
 __global__ void rope_kernel(T* heads, const std::int32_t* positions, const float* cosine, const float* sine,
                             std::int64_t num_positions, int num_heads, int half, FaultSink faults) {
   const std::int64_t token = blockIdx.x;
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   const std::int64_t position = positions[token];
   if (!index_fits(faults, FaultSite::kRopePositions, token, position, num_positions)) return;
   T* row = heads + token * num_heads * 2 * half;
@@ -33,11 +36,11 @@ void CudaOps::rope(Stream& stream, const RopeArgs& args) const {
   if (args.heads.is_empty()) return;
   CudaStream& own = cuda_stream(stream);
   with_element(args.heads.dtype(), "rope", [&]<class T>(T*) {
-    rope_kernel<<<static_cast<unsigned>(num_tokens), 256, 0, own.handle()>>>(
-        data_of<T>(args.heads), args.positions.i32(), args.cosine.f32(), args.sine.f32(), args.cosine.dim(0),
-        static_cast<int>(args.heads.dim(1)), static_cast<int>(args.heads.dim(2) / 2), own.faults());
+    launch_dependent(rope_kernel<T>, static_cast<unsigned>(num_tokens), 256, 0, own.handle(), "rope",
+                     data_of<T>(args.heads), args.positions.i32(), args.cosine.f32(), args.sine.f32(),
+                     args.cosine.dim(0), static_cast<int>(args.heads.dim(1)),
+                     static_cast<int>(args.heads.dim(2) / 2), own.faults());
   });
-  check_launch("rope");
 }
 
 }  // namespace aurora::cuda

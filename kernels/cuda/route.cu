@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
 
@@ -83,6 +84,8 @@ __global__ void route_kernel(RouteShape shape, const float* logits, std::int32_t
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + warp;
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   if (token >= shape.num_tokens) return;
   const float* row = logits + token * shape.num_experts;
   std::int32_t* ids = expert_ids + token * shape.top_k;
@@ -131,10 +134,9 @@ void CudaOps::route(Stream& stream, const RouteArgs& args) const {
   CudaStream& own = cuda_stream(stream);
   const std::size_t keys_bytes =
       static_cast<std::size_t>(kWarpsPerBlock * shape.num_experts) * sizeof(std::uint64_t);
-  route_kernel<<<blocks_for(shape.num_tokens, kWarpsPerBlock), kWarpsPerBlock * kWarp, keys_bytes,
-                 own.handle()>>>(shape, args.logits.f32(), args.expert_ids.i32(), args.weights.f32(),
-                                 own.faults());
-  check_launch("route");
+  launch_dependent(route_kernel, blocks_for(shape.num_tokens, kWarpsPerBlock), kWarpsPerBlock * kWarp,
+                   keys_bytes, own.handle(), "route", shape, args.logits.f32(), args.expert_ids.i32(),
+                   args.weights.f32(), own.faults());
 }
 
 }  // namespace aurora::cuda

@@ -5,6 +5,7 @@
 // weight, the weight at which top-p stops dropping) is found by bisection over the 32 bits, one pass over the
 // vocabulary a step. Sums are in double and in a fixed order.
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/device_fault.cuh"
 #include "kernels/cuda/device_math.cuh"
 
@@ -181,6 +182,8 @@ __global__ void sample_kernel(const float* all_logits, const SamplingRow* rows, 
                               int vocabulary, FaultSink faults) {
   __shared__ std::int64_t key_scratch[kThreads / kWarp];
   __shared__ double scratch[kThreads / kWarp];
+  wait_for_kernel_before();
+  let_next_kernel_begin();
   const std::int64_t row_index = blockIdx.x;
   const float* logits = all_logits + row_index * vocabulary;
   const SamplingRow row = rows[row_index];
@@ -206,10 +209,9 @@ void CudaOps::sample(Stream& stream, const SampleArgs& args) const {
   if (args.logits.dim(0) == 0) return;
   CudaStream& own = cuda_stream(stream);
   const StagedArray rows(own, std::as_bytes(args.rows));
-  sample_kernel<<<static_cast<unsigned>(args.logits.dim(0)), kThreads, 0, own.handle()>>>(
-      args.logits.f32(), rows.as<SamplingRow>(), args.token_ids.i32(), static_cast<int>(args.logits.dim(1)),
-      own.faults());
-  check_launch("sample");
+  launch_dependent(sample_kernel, static_cast<unsigned>(args.logits.dim(0)), kThreads, 0, own.handle(),
+                   "sample", args.logits.f32(), rows.as<SamplingRow>(), args.token_ids.i32(),
+                   static_cast<int>(args.logits.dim(1)), own.faults());
 }
 
 }  // namespace aurora::cuda

@@ -55,6 +55,41 @@ struct ExclusiveSum {
   std::int64_t count = 0;
 };
 
+/// One sum by a block of whole warps, all of whose threads call; what they wrote to the values before must be
+/// visible to the block, and the sums are when it synchronises next.
+__device__ inline void sum_in_block(const ExclusiveSum& task) {
+  constexpr int kPerThread = 4;  // values of a tile: long sums take fewer rounds of two barriers
+  __shared__ std::int32_t warp_totals[kWarp];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int num_warps = static_cast<int>(blockDim.x) / kWarp;
+  std::int32_t carried = 0;  // the sum of all tiles before this one, in every thread
+  for (std::int64_t tile = 0; tile < task.count; tile += kPerThread * blockDim.x) {
+    const std::int64_t first = tile + kPerThread * threadIdx.x;
+    std::int32_t values[kPerThread];
+    std::int32_t own = 0;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      values[i] = first + i < task.count ? task.values[first + i] : 0;
+      own += values[i];
+    }
+    const std::int32_t below = sum_below(own, lane);
+    if (lane == kWarp - 1) warp_totals[warp] = below + own;
+    __syncthreads();
+    const std::int32_t total = lane < num_warps ? warp_totals[lane] : 0;
+    const std::int32_t totals_below = sum_below(total, lane);
+    std::int32_t sum = carried + __shfl_sync(~0U, totals_below, warp) + below;
+    carried += __shfl_sync(~0U, totals_below + total, kWarp - 1);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      if (first + i < task.count) task.values[first + i] = sum;
+      sum += values[i];
+    }
+    __syncthreads();  // the totals are read before the next tile, or sum, writes them
+  }
+  if (threadIdx.x == 0) task.values[task.count] = carried;
+}
+
 struct ExclusiveSums {
   static constexpr int kMost = 3;
   ExclusiveSum sums[kMost];

@@ -152,7 +152,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, Float8Rows, testing::ValuesIn(every_way()), v
 TEST_P(Float8Rows, TakeTheNearestNumbersUnderTheScaleOfEachGroupAndComeBack) {
   Random random(62);
   for_each_isa(device(), [&](cpu::Isa) {
-    for (const std::int64_t width : {1, 3, 16, 127, 128, 129, 300, 512}) {
+    for (const std::int64_t width : {1, 3, 16, 127, 128, 129, 300, 392, 512, 648, 4096}) {
       std::vector<float> input = random.normals(4 * width);
       // Columns of very different size, so that scales differ and subnormal numbers occur.
       for (float& value : input) value *= std::ldexp(1.0F, random.below(24) - 12);

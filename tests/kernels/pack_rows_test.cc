@@ -18,13 +18,16 @@ struct Problem {
   std::vector<std::int32_t> indices, headers;
   std::vector<std::byte> output;
 
-  Problem(std::int64_t given_width, std::int64_t given_rows, DType given_wire, Random& random)
+  /// Rows begin at multiples of `row_alignment` bytes.
+  Problem(std::int64_t given_width, std::int64_t given_rows, DType given_wire, Random& random,
+          std::size_t row_alignment = 4)
       : width(given_width),
         num_rows(given_rows),
         wire(given_wire),
         payload(static_cast<std::size_t>(width) * dtype_bytes(wire)),
         header_offset((payload + 3) / 4 * 4 + 4),
-        row_bytes(header_offset + kHeaderWidth * sizeof(std::int32_t) + 4),
+        row_bytes((header_offset + (kHeaderWidth + 1) * sizeof(std::int32_t) + row_alignment - 1) /
+                  row_alignment * row_alignment),
         input(random.normals(4 * width)),
         indices(random.indices(num_rows, 4)),
         headers(random.indices(num_rows * kHeaderWidth, 1000)),
@@ -73,6 +76,22 @@ TEST_P(PackRows, LaysOutPayloadAndHeaderAndLeavesTheRestAlone) {
       device().run(&Ops::pack_rows, problem.args());
       for (std::int64_t row = 0; row < problem.num_rows; ++row)
         EXPECT_EQ(problem.found_row(row), problem.expected_row(row)) << "row " << row;
+    }
+  }
+}
+
+// A GPU moves aligned rows 16 bytes at a time, and cuts few rows over more blocks than many.
+TEST_P(PackRows, LaysOutAlignedRowsFewAndMany) {
+  Random random(47);
+  for (const DType wire : {DType::kFloat32, DType::kBFloat16}) {
+    for (const std::int64_t width : {4, 8, 20, 256, 2056, 4100}) {
+      for (const std::int64_t num_rows : {1, 2, 3, 600}) {
+        Problem problem(width, num_rows, wire, random, 16);
+        device().run(&Ops::pack_rows, problem.args());
+        for (std::int64_t row = 0; row < num_rows; ++row)
+          ASSERT_TRUE(problem.found_row(row) == problem.expected_row(row))
+              << "row " << row << " of " << width;
+      }
     }
   }
 }

@@ -86,17 +86,63 @@ TEST_P(GatherRows, AnIndexOutOfRangeIsNamed) {
   });
 }
 
-// A combine of random shape: each row has from 0 to 5 terms.
+/// Narrow and wide rows, with and without whole vectors of 16 bytes, cut over one block of a GPU or several.
+constexpr std::int64_t kWidths[] = {1, 7, 8, 12, 33, 1000, 2056, 4100};
+/// Few rows, whose blocks are cut smaller on a GPU, and many.
+constexpr std::int64_t kRowCounts[] = {1, 2, 3, 700};
+
+TEST_P(GatherRows, RowsOfEveryWidthAndPlaceAreCopiedInFewAndInMany) {
+  Random random(47);
+  for (const std::int64_t width : kWidths) {
+    for (const std::int64_t num_rows : kRowCounts) {
+      for (const std::int64_t shift : {0, 1}) {  // elements by which all data is misaligned
+        SCOPED_TRACE(std::to_string(num_rows) + " rows of " + std::to_string(width) + ", shifted by " +
+                     std::to_string(shift));
+        std::vector<float> input = random.normals(3 * width + shift);
+        std::vector<std::uint16_t> narrow_input = to_bfloat16(input);
+        std::vector<std::int32_t> indices = random.indices(num_rows, 3);
+        std::vector<float> wide(static_cast<std::size_t>(num_rows * width + shift), 7.0F);
+        std::vector<std::uint16_t> narrow(wide.size(), 7), narrowed(wide.size(), 7);
+        const Tensor from(input.data() + shift, DType::kFloat32, {3, width});
+        const Tensor narrow_from(narrow_input.data() + shift, DType::kBFloat16, {3, width});
+        const Tensor index = view(indices, {num_rows});
+        const auto gather = [&](const Tensor& rows, void* output, DType dtype) {
+          device().run(&Ops::gather_rows,
+                       GatherRowsArgs{rows, index, Tensor(output, dtype, {num_rows, width})});
+        };
+        gather(from, wide.data() + shift, DType::kFloat32);
+        gather(from, narrowed.data() + shift, DType::kBFloat16);
+        gather(narrow_from, narrow.data() + shift, DType::kBFloat16);
+        std::vector<float> expected(static_cast<std::size_t>(shift), 7.0F);
+        std::vector<std::uint16_t> narrow_expected(static_cast<std::size_t>(shift), 7);
+        for (const std::int32_t i : indices) {
+          const auto begin = static_cast<std::ptrdiff_t>(shift + i * width);
+          expected.insert(expected.end(), input.begin() + begin, input.begin() + begin + width);
+          narrow_expected.insert(narrow_expected.end(), narrow_input.begin() + begin,
+                                 narrow_input.begin() + begin + width);
+        }
+        EXPECT_TRUE(wide == expected);
+        EXPECT_TRUE(narrow == narrow_expected);
+        EXPECT_TRUE(narrowed == narrow_expected);
+      }
+    }
+  }
+}
+
+// A combine: each row has a random number of terms from 0 to 5, or those of `term_counts` in turn.
 struct Combine {
   std::int64_t num_rows, num_input_rows, width;
   std::vector<std::int32_t> offsets{0};
   std::vector<std::int32_t> indices;
   std::vector<float> weights;
 
-  Combine(Random& random, std::int64_t rows, std::int64_t input_rows, std::int64_t columns)
+  Combine(Random& random, std::int64_t rows, std::int64_t input_rows, std::int64_t columns,
+          const std::vector<std::int32_t>& term_counts = {})
       : num_rows(rows), num_input_rows(input_rows), width(columns) {
     for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int32_t num_terms = random.below(6);
+      const std::int32_t num_terms = term_counts.empty()
+                                         ? random.below(6)
+                                         : term_counts[static_cast<std::size_t>(row) % term_counts.size()];
       for (std::int32_t i = 0; i < num_terms; ++i) {
         indices.push_back(random.below(input_rows));
         weights.push_back(random.normal());
@@ -128,7 +174,55 @@ struct Combine {
   }
 };
 
-class WeightedSum : public OnEveryBackend {};
+class WeightedSum : public OnEveryBackend {
+ protected:
+  /// Rows of In summed onto initial ones of Out: each float, or uint16_t for bfloat16.
+  template <class In, class Out>
+  void check_sum(Combine combine, std::int64_t shift, Random& random) {
+    std::vector<float> input = rounded_to<In>(random.normals(combine.num_input_rows * combine.width));
+    std::vector<float> initial = rounded_to<Out>(random.normals(combine.num_rows * combine.width));
+    std::vector<In> rows = as<In>(input);
+    std::vector<Out> output = as<Out>(initial);
+    rows.insert(rows.begin(), static_cast<std::size_t>(shift), In{});
+    output.insert(output.begin(), static_cast<std::size_t>(shift), Out{});
+    const Tensor result(output.data() + shift, dtype_of<Out>(), {combine.num_rows, combine.width});
+    device().run(&Ops::weighted_sum, WeightedSumArgs{.input = Tensor(rows.data() + shift, dtype_of<In>(),
+                                                                     {combine.num_input_rows, combine.width}),
+                                                     .offsets = view(combine.offsets, {combine.num_rows + 1}),
+                                                     .indices = view(combine.indices, {combine.num_terms()}),
+                                                     .weights = view(combine.weights, {combine.num_terms()}),
+                                                     .initial = result,
+                                                     .output = result});
+    std::vector<Out> expected = as<Out>(combine.sum(input, &initial, true));
+    expected.insert(expected.begin(), static_cast<std::size_t>(shift), Out{});
+    EXPECT_TRUE(output == expected);
+  }
+
+  void check_sum_of_every_dtype(const Combine& combine, std::int64_t shift, Random& random) {
+    check_sum<float, float>(combine, shift, random);
+    check_sum<float, std::uint16_t>(combine, shift, random);
+    check_sum<std::uint16_t, float>(combine, shift, random);
+    check_sum<std::uint16_t, std::uint16_t>(combine, shift, random);
+  }
+
+ private:
+  template <class T>
+  static constexpr DType dtype_of() {
+    return std::is_same_v<T, float> ? DType::kFloat32 : DType::kBFloat16;
+  }
+  template <class T>
+  static std::vector<T> as(const std::vector<float>& values) {
+    if constexpr (std::is_same_v<T, float>) {
+      return values;
+    } else {
+      return to_bfloat16(values);
+    }
+  }
+  template <class T>
+  static std::vector<float> rounded_to(const std::vector<float>& values) {
+    return std::is_same_v<T, float> ? values : from_bfloat16(to_bfloat16(values));
+  }
+};
 INSTANTIATE_TEST_SUITE_P(Backends, WeightedSum, testing::ValuesIn(every_backend()), variant_name);
 
 TEST_P(WeightedSum, AddsTheTermsInTheirOrderToTheBit) {
@@ -177,6 +271,25 @@ TEST_P(WeightedSum, ReadsAndWritesBFloat16AndSumsInFloat32) {
   });
 }
 
+// A GPU loads terms in batches of 4 or 8, and reads their indices 32 at a time.
+TEST_P(WeightedSum, RowsOfEveryWidthPlaceAndNumberOfTermsAreSummedToTheBit) {
+  Random random(48);
+  for (const std::int64_t width : kWidths) {
+    for (const std::vector<std::int32_t>& term_counts :
+         {std::vector<std::int32_t>{9}, {0, 33}, {1, 8, 4}, {5, 0, 1, 8, 2, 32, 9}}) {
+      const std::int64_t num_rows =
+          term_counts.size() > 3 ? 700 : static_cast<std::int64_t>(term_counts.size());
+      if (num_rows * width > 2'000'000) continue;  // adds minutes and no case
+      const Combine combine(random, num_rows, 40, width, term_counts);
+      for (const std::int64_t shift : {0, 1}) {  // elements by which all rows are misaligned
+        SCOPED_TRACE(std::to_string(num_rows) + " rows of " + std::to_string(width) + ", shifted by " +
+                     std::to_string(shift));
+        check_sum_of_every_dtype(combine, shift, random);
+      }
+    }
+  }
+}
+
 TEST_P(WeightedSum, ReadsTheTermsFromTheFirstOffsetOn) {
   std::vector<float> input{1, 2, 4, 8};
   std::vector<std::int32_t> offsets{1, 2, 4};
@@ -219,8 +332,13 @@ TEST_P(WeightedSum, OffsetsAndIndicesOutOfRangeAreRefused) {
                        .initial = {},
                        .output = view(output, {2, 1})};
   expect_error(ErrorKind::kInternal, "indices[1] is 4", [&] { device().run(&Ops::weighted_sum, args); });
-  indices[1] = 0;
-  offsets[2] = 3;
+  indices.assign(40, 0);  // the bad one is not among the first that a warp of a GPU reads
+  indices[39] = 4;
+  offsets = {0, 1, 40};
+  args.indices = view(indices, {40});
+  expect_error(ErrorKind::kInternal, "indices[39] is 4", [&] { device().run(&Ops::weighted_sum, args); });
+  args.indices = view(indices, {2});
+  offsets = {0, 1, 3};
   expect_error(ErrorKind::kInternal, "beyond the terms", [&] { device().run(&Ops::weighted_sum, args); });
   offsets = {0, 2, 1};
   expect_error(ErrorKind::kInternal, "offsets decrease", [&] { device().run(&Ops::weighted_sum, args); });
