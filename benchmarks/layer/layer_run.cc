@@ -1,6 +1,6 @@
-#include "benchmarks/layer/layer_run.h"
-
 #include <utility>
+
+#include "benchmarks/layer/layer_run.h"
 
 namespace aurora::bench {
 namespace {
@@ -63,7 +63,8 @@ void LayerRun::make_tensors() {
   own_terms_ = make(kInt, {tokens + 1});
   own_indices_ = make(kInt, {pairs});
   rows_ = make(batch_->dtype, {tokens, layout_.row_elements()});
-  grouping_scratch_ = make(kInt, {elements_for(ops.group_rows_scratch_bytes(tokens, shape.num_experts))});
+  grouping_scratch_ =
+      make(kInt, {elements_for(ops.group_rows_scratch_bytes(tokens, shape.top_k, shape.num_experts))});
   expert_offsets_ = make(kInt, {shape.num_experts + 1});
   row_indices_ = make(kInt, {pairs});
   term_offsets_ = make(kInt, {tokens + 1});
