@@ -12,8 +12,10 @@
 #include <random>
 
 #include "kernels/backend_registry.h"
+#include "runtime/rank_memory.h"
 #include "runtime/transport/wait.h"
 #include "tests/support/device_thread_transport.h"
+#include "tests/support/faulty_backend.h"
 #include "tests/support/random_placement.h"
 #include "tests/support/rank_threads.h"
 
@@ -448,7 +450,10 @@ class LocalBlocks {
 
   explicit LocalBlocks(const BackendOptions& options, ReturnMode mode = ReturnMode::kPerRow,
                        DType wire_dtype = DType::kFloat32)
-      : backend_(create_backend("cpu", options)),
+      : LocalBlocks(create_backend("cpu", options), mode, wire_dtype) {}
+  explicit LocalBlocks(std::unique_ptr<Backend> backend, ReturnMode mode = ReturnMode::kPerRow,
+                       DType wire_dtype = DType::kFloat32)
+      : backend_(std::move(backend)),
         stream_(backend_->create_stream()),
         block_(kShape,
                {.policy = {OrderPolicy::kAurora, {}},
@@ -495,7 +500,7 @@ class LocalBlocks {
 
 TEST(LocalBlock, IsThatOfOneRankUnlessTheWireHasToRoundForTheSameBits) {
   const auto is_local = [](ReturnMode mode, DType wire) {
-    return LocalBlocks({}, mode, wire).block().is_local();
+    return LocalBlocks(BackendOptions{}, mode, wire).block().is_local();
   };
   for (const DType wire : {DType::kFloat32, DType::kBFloat16, DType::kFloat8E4M3}) {
     EXPECT_TRUE(is_local(ReturnMode::kPerRow, wire));
@@ -507,8 +512,8 @@ TEST(LocalBlock, IsThatOfOneRankUnlessTheWireHasToRoundForTheSameBits) {
 
 TEST(LocalBlock, IsSubmittedAsAWholeWhileTheDeviceIsBusy) {
   constexpr int kNumBlocks = 3;
-  LocalBlocks inline_blocks({});
-  LocalBlocks blocks({.worker_streams = true});
+  LocalBlocks inline_blocks(BackendOptions{});
+  LocalBlocks blocks(BackendOptions{.worker_streams = true});
   std::promise<void> release;
   dynamic_cast<cpu::CpuStream&>(blocks.stream()).submit([released = release.get_future().share()] {
     check(released.wait_for(std::chrono::seconds(60)) == std::future_status::ready, "the test goes on");
@@ -531,12 +536,12 @@ TEST(LocalBlock, IsSubmittedAsAWholeWhileTheDeviceIsBusy) {
 
 TEST(LocalBlock, IsOneGraphFromTheGateToTheAggregation) {
   constexpr int kNumLaunches = 3;
-  LocalBlocks direct({});
+  LocalBlocks direct(BackendOptions{});
   for (int i = 0; i < kNumLaunches; ++i) {
     direct.begin();
     direct.block().submit_first();
   }
-  LocalBlocks recorded({.graphs = true});
+  LocalBlocks recorded(BackendOptions{.graphs = true});
   recorded.begin();
   const std::unique_ptr<Graph> graph =
       recorded.backend().capture(recorded.stream(), [&] { recorded.block().submit_first(); });
@@ -545,8 +550,39 @@ TEST(LocalBlock, IsOneGraphFromTheGateToTheAggregation) {
   EXPECT_EQ(recorded.finished(), direct.finished());
 }
 
+TEST(LocalBlock, TakesNoMoreMemoryThanIsPlannedForIt) {
+  auto owned = std::make_unique<test::FaultyBackend>(create_backend("cpu", {}));
+  test::FaultyBackend& backend = *owned;
+  LocalBlocks blocks(std::move(owned));
+  std::int64_t taken = 0;
+  backend.before_allocate = [&](std::size_t size_bytes) { taken += static_cast<std::int64_t>(size_bytes); };
+  blocks.begin();
+  blocks.block().submit_first();
+  ModelOptions options;
+  options.max_batch_tokens = LocalBlocks::kNumTokens;
+  options.max_batch_requests = 0;
+  options.max_sequence_tokens = 1;
+  ModelConfig config;
+  config.num_layers = 1;
+  config.is_moe_layer = {true};
+  config.hidden = kShape.hidden;
+  config.num_heads = 1;
+  config.num_kv_heads = 1;
+  config.head_width = 4;
+  config.num_experts = kShape.num_experts;
+  config.top_k = kShape.top_k;
+  config.expert_inner = kShape.expert_inner;
+  config.shared_expert_inner = kShape.shared_inner;
+  const std::int64_t planned = model_memory(options, config, {"m", {}}, GpuId{0}, {}).workspace_bytes;
+  // The decoder's: residual and normalized row, query, key, value and attended heads of each token, one
+  // position of the rotary tables.
+  const std::int64_t decoder = (LocalBlocks::kNumTokens * (2 * kShape.hidden + 4 * 4) + 4) * 4;
+  EXPECT_LE(taken, planned - decoder * 5 / 4);
+  EXPECT_GT(2 * taken, planned - decoder * 5 / 4) << "nor much less";
+}
+
 TEST(LocalBlock, HasASpanOfEachComputingPhaseAndOfNoExchange) {
-  LocalBlocks blocks({.worker_streams = true});
+  LocalBlocks blocks(BackendOptions{.worker_streams = true});
   blocks.block().phases().time_on_device();
   blocks.block().start_clock(std::chrono::steady_clock::now() + std::chrono::seconds(60));
   blocks.block().phases().enter_layer(5);
