@@ -68,8 +68,9 @@ std::vector<std::int64_t> chosen_hits(const CalibrateOptions& options, const Lay
   return {hits.begin(), hits.end()};
 }
 
+// As on a rank among several, which is what plans are for.
 void submit_expert_side(const LayerRun& run, Weights weights) {
-  run.submit_grouping();
+  run.submit_row_grouping();
   run.submit_experts(weights);
   run.submit_results();
 }
@@ -109,7 +110,7 @@ Cell measure_cell(LayerDevice& device, LayerInputs& inputs, std::int64_t num_hit
                                         layer.output_once(), options.check_tokens, num_checked);
   cell.experts_us = layer.time(submit_expert_side).us;
   cell.gate_us = layer.time(submit_token_side).us;
-  cell.aggregation_us = layer.time([](const LayerRun& run, Weights) { run.submit_aggregation(); }).us;
+  cell.aggregation_us = layer.time([](const LayerRun& run, Weights) { run.submit_result_sum(); }).us;
   return cell;
 }
 

@@ -35,20 +35,25 @@ std::vector<TimedStage> stages_of(const LayerShape& shape, const LayerRouting& r
   return {
       {"route", word * tokens * static_cast<double>(shape.num_experts) + header_bytes, false,
        [](const LayerRun& run, Weights) { run.submit_route(); }},
-      // Ids and weights in; headers, positions of pairs and rows out.
+      // Ids in; tokens and positions of pairs out.
+      {"grouping", 3 * word * pairs + word * tokens, false,
+       [](const LayerRun& run, Weights) { run.submit_grouping(); }},
+      {"experts", floors.weight_bytes + tokens * hidden * element + pairs * hidden * element, true,
+       [](const LayerRun& run, Weights weights) { run.submit_experts(weights); }},
+      {"aggregation", pairs * hidden * element + 2 * tokens * hidden * word, false,
+       [](const LayerRun& run, Weights) { run.submit_aggregation(); }},
+      // Of a rank among several. Ids and weights in; headers, positions of pairs and rows out.
       {"assignment", 2 * header_bytes + word * pairs + 2 * word * tokens, false,
        [](const LayerRun& run, Weights) { run.submit_assignment(); }},
       {"packing", tokens * hidden * element + header_bytes + payload_bytes, false,
        [](const LayerRun& run, Weights) { run.submit_packing(); }},
       // Headers in; rows, positions and weights of pairs out.
-      {"grouping", header_bytes + 3 * word * pairs + word * tokens, false,
-       [](const LayerRun& run, Weights) { run.submit_grouping(); }},
-      {"experts", floors.weight_bytes + tokens * hidden * element + pairs * hidden * word, true,
-       [](const LayerRun& run, Weights weights) { run.submit_experts(weights); }},
-      {"results", pairs * hidden * word + tokens * hidden * element, false,
+      {"row-grouping", header_bytes + 3 * word * pairs + word * tokens, false,
+       [](const LayerRun& run, Weights) { run.submit_row_grouping(); }},
+      {"results", pairs * hidden * element + tokens * hidden * element, false,
        [](const LayerRun& run, Weights) { run.submit_results(); }},
-      {"aggregation", tokens * hidden * (element + 2 * word), false,
-       [](const LayerRun& run, Weights) { run.submit_aggregation(); }},
+      {"result-sum", tokens * hidden * (element + 2 * word), false,
+       [](const LayerRun& run, Weights) { run.submit_result_sum(); }},
   };
 }
 

@@ -214,6 +214,21 @@ void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes) {
   check_shape(args.term_weights, {num_pairs}, "group_rows: term_weights");
 }
 
+void check_args(const GroupPairsArgs& args, std::size_t scratch_bytes) {
+  const std::int64_t num_tokens = args.expert_ids.dim(0);
+  const std::int64_t top_k = args.expert_ids.dim(1);
+  if (num_tokens == 0) return;
+  check(top_k > 0, "group_pairs: top_k is not positive");
+  check_shape(args.expert_ids, {num_tokens, top_k}, "group_pairs: expert_ids");
+  check_shape(args.expert_offsets, {args.expert_offsets.dim(0)}, "group_pairs: expert_offsets");
+  check(args.expert_offsets.dim(0) > 0, "group_pairs: expert_offsets has no place for the first 0");
+  check(args.scratch.size_bytes() >= scratch_bytes,
+        "group_pairs: scratch is smaller than group_rows_scratch_bytes()");
+  check_shape(args.row_indices, {num_tokens * top_k}, "group_pairs: row_indices");
+  check_shape(args.term_offsets, {num_tokens + 1}, "group_pairs: term_offsets");
+  check_shape(args.term_indices, {num_tokens * top_k}, "group_pairs: term_indices");
+}
+
 void check_args(const WeightedSumArgs& args) {
   const std::int64_t num_rows = args.output.dim(0);
   const std::int64_t width = args.output.dim(1);

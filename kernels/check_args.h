@@ -35,6 +35,7 @@ void check_args(const AssignRowsArgs& args, std::size_t scratch_bytes);
 void check_args(const PackRowsArgs& args);
 void check_args(const DequantizeRowsArgs& args);
 void check_args(const GroupRowsArgs& args, std::size_t scratch_bytes);
+void check_args(const GroupPairsArgs& args, std::size_t scratch_bytes);
 void check_args(const WeightedSumArgs& args);
 void check_args(const ExpertFfnArgs& args, std::size_t scratch_bytes);
 void check_args(const SiluMultiplyArgs& args);

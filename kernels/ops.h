@@ -111,7 +111,7 @@ struct GatherRowsArgs {
 /// One entry of the header that a dispatched row carries: an expert of the receiving rank, and the token's
 /// weight for it. Entries in use come first, in the order of the token's top-k.
 struct RowEntry {
-  std::int32_t expert = -1;  // -1: unused, and so are the entries after it
+  std::int32_t expert = -1;  // -1: unused, as all entries after it are
   float weight = 0;
 };
 static_assert(sizeof(RowEntry) == 8);
@@ -188,6 +188,18 @@ struct GroupRowsArgs {
   Tensor term_offsets;    // [num_rows + 1] int32
   Tensor term_indices;    // [num_pairs] int32: position among the grouped pairs
   Tensor term_weights;    // [num_pairs] float32
+};
+
+/// What group_rows leaves, for tokens whose experts all live here: orders the pairs (token, expert) by
+/// expert, then by token, without rows or headers. The terms of token t, [t * top_k, (t + 1) * top_k), are
+/// its pairs in the order of its top-k, so that the router's weights are the terms' as they are.
+struct GroupPairsArgs {
+  Tensor expert_ids;      // [num_tokens, top_k] int32, each in [0, num_experts)
+  Tensor scratch;         // at least group_rows_scratch_bytes(...) bytes, any dtype
+  Tensor expert_offsets;  // [num_experts + 1] int32: pairs of expert e are [e, e + 1) of these
+  Tensor row_indices;     // [num_tokens * top_k] int32: token of each pair, grouped by expert
+  Tensor term_offsets;    // [num_tokens + 1] int32
+  Tensor term_indices;    // [num_tokens * top_k] int32: position among the grouped pairs
 };
 
 /// output[r, :] = (initial[r, :] or 0) + sum over p in [offsets[r], offsets[r+1]) of
@@ -271,7 +283,9 @@ class Ops {
   virtual void pack_rows(Stream& stream, const PackRowsArgs& args) const = 0;
   virtual void dequantize_rows(Stream& stream, const DequantizeRowsArgs& args) const = 0;
   virtual void group_rows(Stream& stream, const GroupRowsArgs& args) const = 0;
-  virtual std::size_t group_rows_scratch_bytes(std::int64_t num_rows,
+  virtual void group_pairs(Stream& stream, const GroupPairsArgs& args) const = 0;
+  /// Scratch that `group_rows` needs for so many rows, and `group_pairs` for so many tokens.
+  virtual std::size_t group_rows_scratch_bytes(std::int64_t num_rows, std::int64_t top_k,
                                                std::int64_t num_local_experts) const = 0;
   virtual void weighted_sum(Stream& stream, const WeightedSumArgs& args) const = 0;
   /// Returns when the bank can be used on any stream.

@@ -412,7 +412,7 @@ void Engine::State::collect(const StepReply& mine, const StepCommand& command, R
   }
   for (const TurnShare& share : command.shares) {
     const auto model = static_cast<std::size_t>(share.model_index);
-    totals[model].add_turn(replies, share, models[model]->num_moe_layers());
+    totals[model].add_turn(replies, share);
     for (int rank = 0; rank < group->num_ranks(); ++rank) {
       assigner->absorb(rank, std::move(replies[rank].progress[model]), turn_start);
     }

@@ -7,8 +7,7 @@
 
 namespace aurora {
 
-void ModelTotals::add_turn(const std::vector<StepReply>& replies, const TurnShare& share,
-                           int num_moe_layers) {
+void ModelTotals::add_turn(const std::vector<StepReply>& replies, const TurnShare& share) {
   const auto model = static_cast<std::size_t>(share.model_index);
   double slowest = 0;
   double slowest_planning = 0;
@@ -21,7 +20,8 @@ void ModelTotals::add_turn(const std::vector<StepReply>& replies, const TurnShar
     slowest_planning = std::max(slowest_planning, reply.exchanges[model].planning_seconds);
     check(reply.exchanges[model].chosen == first.chosen, "all ranks choose the same orders");
   }
-  // Bound and prediction are computed from the global matrix and are the same on all ranks.
+  // All ranks start the same exchanges; bound and prediction are computed from the global matrix.
+  num_exchanges += first.num_exchanges;
   bound_seconds += first.bound_seconds;
   predicted_seconds += first.predicted_seconds;
   for (std::size_t candidate = 0; candidate < chosen.size(); ++candidate) {
@@ -30,7 +30,6 @@ void ModelTotals::add_turn(const std::vector<StepReply>& replies, const TurnShar
   planning_seconds += slowest_planning;
   achieved_seconds += slowest;
   steps += share.num_steps;
-  num_exchanges += 2 * share.num_steps * share.num_parts * num_moe_layers;
 }
 
 namespace {

@@ -31,7 +31,7 @@ struct ModelTotals {
   double predicted_seconds = 0;
   std::array<std::int64_t, kNumOrderCandidates> chosen{};
 
-  void add_turn(const std::vector<StepReply>& replies, const TurnShare& share, int num_moe_layers);
+  void add_turn(const std::vector<StepReply>& replies, const TurnShare& share);
 };
 
 /// By nearest rank; zeros without values.

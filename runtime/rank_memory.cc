@@ -5,6 +5,7 @@
 
 #include "runtime/dispatch/row_layout.h"
 #include "runtime/executor/served_model.h"
+#include "runtime/moe/moe_context.h"
 
 namespace aurora {
 namespace {
@@ -25,9 +26,36 @@ std::int64_t decoder_workspace_bytes(const ModelOptions& options, const ModelCon
   return options.max_batch_tokens * per_token + options.max_batch_requests * per_output + rope;
 }
 
-std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig& config,
-                                 const MemoryTerms& terms) {
+std::int64_t gate_bytes(const ModelOptions& options, const ModelConfig& config) {
   constexpr std::int64_t kWide = sizeof(float);
+  return options.max_batch_tokens * (config.num_experts + 2 * config.top_k) * kWide;
+}
+
+std::int64_t shared_expert_bytes(const ModelOptions& options, const ModelConfig& config) {
+  constexpr std::int64_t kWide = sizeof(float);
+  return options.max_batch_tokens * (2 * config.shared_expert_inner + config.hidden) * kWide;
+}
+
+/// Inputs, activations and outputs of so many pairs of token and expert.
+std::int64_t expert_ffn_bytes(const ModelOptions& options, const ModelConfig& config, std::int64_t pairs) {
+  // The CPU gathers inputs and keeps gate and up apart; a GPU needs the activations alone.
+  const auto element = static_cast<std::int64_t>(dtype_bytes(options.dtype));
+  return pairs * (2 * config.hidden + 2 * config.expert_inner) * element;
+}
+
+/// Where the tokens' pairs meet their experts in place (runtime/moe/local_side.h).
+std::int64_t local_workspace_bytes(const ModelOptions& options, const ModelConfig& config) {
+  const std::int64_t tokens = options.max_batch_tokens;
+  const std::int64_t pairs = tokens * config.top_k;
+  // Positions and terms, int32 each; the scratch of their counting is no larger.
+  const std::int64_t indices = (2 * (2 * pairs + config.num_experts + 1) + tokens + 1) *
+                               static_cast<std::int64_t>(sizeof(std::int32_t));
+  return indices + expert_ffn_bytes(options, config, pairs);
+}
+
+/// Where they are dispatched, and results come back.
+std::int64_t dispatch_workspace_bytes(const ModelOptions& options, const ModelConfig& config,
+                                      const MemoryTerms& terms) {
   const RowLayout layout(config.hidden, wire_types(terms.wire_dtype, options.dtype),
                          static_cast<int>(config.top_k));
   const std::int64_t tokens = options.max_batch_tokens;
@@ -36,20 +64,26 @@ std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig&
   const std::int64_t pairs = received_rows * config.top_k;
   const auto row = static_cast<std::int64_t>(layout.row_bytes());
   const auto returned = static_cast<std::int64_t>(layout.return_row_bytes());
-  const std::int64_t gate = tokens * (config.num_experts + 2 * config.top_k) * kWide;
   // Headers, positions and terms, int32 each; the scratch of their counting is smaller than these.
   const std::int64_t indices =
       (2 * sent_rows * (2 * config.top_k + 1) + 2 * tokens * config.top_k + received_rows + 4 * pairs) *
       static_cast<std::int64_t>(sizeof(std::int32_t));
-  const std::int64_t shared = tokens * (2 * config.shared_expert_inner + config.hidden) * kWide;
-  // The CPU gathers inputs and keeps gate and up apart; a GPU needs the activations alone.
-  const auto element = static_cast<std::int64_t>(dtype_bytes(options.dtype));
-  const std::int64_t experts = pairs * (2 * config.hidden + 2 * config.expert_inner) * element;
   const bool is_dequantized = terms.wire_dtype == DType::kFloat8E4M3;
-  const std::int64_t dequantized = is_dequantized ? received_rows * config.hidden * kWide : 0;
+  const std::int64_t dequantized =
+      is_dequantized ? received_rows * config.hidden * std::int64_t{sizeof(float)} : 0;
   // Deterministic runs return a row for each pair, others one for each row.
   const std::int64_t results = (pairs + tokens * config.top_k) * returned;
-  return gate + indices + shared + experts + (sent_rows + received_rows) * row + dequantized + results;
+  return indices + expert_ffn_bytes(options, config, pairs) + (sent_rows + received_rows) * row +
+         dequantized + results;
+}
+
+std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig& config,
+                                 const MemoryTerms& terms) {
+  // In the return mode that dispatches more often, which takes more.
+  const bool is_local = stays_on_rank(terms.num_ranks, ReturnMode::kPerPair, terms.wire_dtype, options.dtype);
+  return gate_bytes(options, config) + shared_expert_bytes(options, config) +
+         (is_local ? local_workspace_bytes(options, config)
+                   : dispatch_workspace_bytes(options, config, terms));
 }
 
 std::string gibibytes(std::int64_t bytes) {

@@ -101,7 +101,10 @@ void RotatedLayer::reserve(double run_bytes, std::int64_t rotate_bytes, bool wit
   inputs_->copies().reserve(num_copies_);
   while (runs_.size() < num_turns_) runs_.push_back(std::make_unique<LayerRun>(batch_));
   // Every run has its routing, and what the stages before the one that is timed leave.
-  for (const auto& run : runs_) run->submit(inputs_->copies().copy(0));
+  for (const auto& run : runs_) {
+    run->submit(inputs_->copies().copy(0));
+    run->submit_rows();
+  }
   device_->timer().synchronize();
 }
 

@@ -63,7 +63,8 @@ void LayerRun::make_tensors() {
   own_terms_ = make(kInt, {tokens + 1});
   own_indices_ = make(kInt, {pairs});
   rows_ = make(batch_->dtype, {tokens, layout_.row_elements()});
-  grouping_scratch_ = make(kInt, {elements_for(ops.group_rows_scratch_bytes(tokens, shape.num_experts))});
+  grouping_scratch_ =
+      make(kInt, {elements_for(ops.group_rows_scratch_bytes(tokens, shape.top_k, shape.num_experts))});
   expert_offsets_ = make(kInt, {shape.num_experts + 1});
   row_indices_ = make(kInt, {pairs});
   term_offsets_ = make(kInt, {tokens + 1});
@@ -116,7 +117,7 @@ void LayerRun::submit_packing() const {
   ops_of(*batch_).pack_rows(batch_->stream, args);
 }
 
-void LayerRun::submit_grouping() const {
+void LayerRun::submit_row_grouping() const {
   ops_of(*batch_).group_rows(batch_->stream, {.rows = rows_.bytes(),
                                               .num_rows = batch_->routing.num_tokens,
                                               .row_bytes = layout_.row_bytes(),
@@ -131,8 +132,17 @@ void LayerRun::submit_grouping() const {
                                               .term_weights = term_weights_});
 }
 
+void LayerRun::submit_grouping() const {
+  ops_of(*batch_).group_pairs(batch_->stream, {.expert_ids = expert_ids_,
+                                               .scratch = grouping_scratch_,
+                                               .expert_offsets = expert_offsets_,
+                                               .row_indices = row_indices_,
+                                               .term_offsets = term_offsets_,
+                                               .term_indices = term_indices_});
+}
+
 void LayerRun::submit_experts(const ExpertBank& weights) const {
-  ops_of(*batch_).expert_ffn(batch_->stream, {.input = rows_,
+  ops_of(*batch_).expert_ffn(batch_->stream, {.input = hidden_,
                                               .row_indices = row_indices_,
                                               .expert_offsets = expert_offsets_,
                                               .experts = &weights,
@@ -149,7 +159,7 @@ void LayerRun::submit_results() const {
                                                 .output = results_});
 }
 
-void LayerRun::submit_aggregation() const {
+void LayerRun::submit_result_sum() const {
   // A token has one row on the one rank there is.
   const Tensor rows(own_indices_.bytes(), DType::kInt32, {batch_->routing.num_tokens});
   ops_of(*batch_).weighted_sum(batch_->stream, {.input = results_,
@@ -160,13 +170,27 @@ void LayerRun::submit_aggregation() const {
                                                 .output = residual_});
 }
 
+void LayerRun::submit_aggregation() const {
+  const Tensor weights(weights_.bytes(), DType::kFloat32, {batch_->routing.num_pairs()});
+  ops_of(*batch_).weighted_sum(batch_->stream, {.input = outputs_,
+                                                .offsets = term_offsets_,
+                                                .indices = term_indices_,
+                                                .weights = weights,
+                                                .initial = residual_,
+                                                .output = residual_});
+}
+
 void LayerRun::submit(const ExpertBank& weights) const {
-  submit_assignment();
-  submit_packing();
   submit_grouping();
   submit_experts(weights);
-  submit_results();
   submit_aggregation();
+}
+
+void LayerRun::submit_rows() const {
+  submit_assignment();
+  submit_packing();
+  submit_row_grouping();
+  submit_results();
 }
 
 }  // namespace aurora::bench

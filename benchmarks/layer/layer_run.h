@@ -1,6 +1,7 @@
 // One MoE layer on one rank as the runtime runs it, from hidden states, expert ids and weights to the
-// combined output, in memory of its own: the operations of runtime/moe/ with their arguments, one after the
-// other.
+// combined output, in memory of its own: the operations of runtime/moe/local_side.h with their arguments, one
+// after the other. And what a rank among several does besides (token_side.h, expert_side.h), as stages of
+// their own: rows with headers, the grouping of received rows, results that go back and their sum.
 //
 // Nothing waits for the device, nothing is allocated after the constructor, so all of it can be recorded in a
 // graph as far as the backend's operations can.
@@ -43,17 +44,22 @@ class LayerRun {
   explicit LayerRun(const LayerBatch& batch);
 
   // The stages, each of which needs what those before it have left.
-  void submit_router() const;      // its product, to memory of its own: the logits stay as they are
-  void submit_route() const;       // top-k of the logits: expert ids and weights
-  void submit_assignment() const;  // histogram of experts, slots, headers
-  void submit_packing() const;     // rows with headers
-  void submit_grouping() const;    // received rows by expert
+  void submit_router() const;    // its product, to memory of its own: the logits stay as they are
+  void submit_route() const;     // top-k of the logits: expert ids and weights
+  void submit_grouping() const;  // pairs of token and expert by expert
   void submit_experts(const ExpertBank& weights) const;
-  void submit_results() const;      // weighted sum of a row's experts
-  void submit_aggregation() const;  // added to the residual
-
-  /// All from `submit_assignment` on.
+  void submit_aggregation() const;  // weighted sum of a token's experts, added to the residual
+  /// All from `submit_grouping` on.
   void submit(const ExpertBank& weights) const;
+
+  // Of a rank among several. Grouping leaves the same either way, as all tokens are this rank's.
+  void submit_assignment() const;    // histogram of experts, slots, headers
+  void submit_packing() const;       // rows with headers
+  void submit_row_grouping() const;  // received rows by expert, after assignment and packing
+  void submit_results() const;       // weighted sum of a row's experts, after the experts
+  void submit_result_sum() const;    // added to the residual, after assignment and results
+  /// What the stages of a rank among several need of each other, without touching the residual.
+  void submit_rows() const;
 
   const Tensor& expert_ids() const { return expert_ids_; }  // [num_tokens, top_k]
   const Tensor& residual() const { return residual_; }      // [num_tokens, hidden] float32

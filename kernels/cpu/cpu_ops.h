@@ -31,7 +31,9 @@ class CpuOps final : public Ops {
   void pack_rows(Stream& stream, const PackRowsArgs& args) const override;
   void dequantize_rows(Stream& stream, const DequantizeRowsArgs& args) const override;
   void group_rows(Stream& stream, const GroupRowsArgs& args) const override;
-  std::size_t group_rows_scratch_bytes(std::int64_t num_rows, std::int64_t num_local_experts) const override;
+  void group_pairs(Stream& stream, const GroupPairsArgs& args) const override;
+  std::size_t group_rows_scratch_bytes(std::int64_t num_rows, std::int64_t top_k,
+                                       std::int64_t num_local_experts) const override;
   void weighted_sum(Stream& stream, const WeightedSumArgs& args) const override;
   std::unique_ptr<ExpertBank> make_expert_bank(std::span<const ExpertWeights> experts) const override;
   void expert_ffn(Stream& stream, const ExpertFfnArgs& args) const override;

@@ -31,6 +31,8 @@ const char* tensor_name(FaultSite site) {
       return "gather_rows: indices";
     case FaultSite::kPackIndices:
       return "pack_rows: indices";
+    case FaultSite::kGroupPairsExpertIds:
+      return "group_pairs: expert_ids";
     case FaultSite::kWeightedSumIndices:
       return "weighted_sum: indices";
     case FaultSite::kExpertRowIndices:

@@ -26,6 +26,7 @@ enum class FaultSite : std::int32_t {
   kPackIndices,
   kGroupExpert,
   kGroupPairs,
+  kGroupPairsExpertIds,
   kWeightedSumIndices,
   kWeightedSumOffsets,
   kExpertRowIndices,

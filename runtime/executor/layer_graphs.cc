@@ -21,7 +21,7 @@ void LayerGraphs::begin_step(const StepShape& shape) {
     if (entries_.size() == kMostShapes) entries_.pop_back();
     Entry& entry = entries_.emplace_front();
     entry.shape = shape;
-    entry.graphs.resize(static_cast<std::size_t>(args_.num_layers));
+    entry.graphs.resize(static_cast<std::size_t>(args_.num_layers) + 1);
   }
   current_ = &entries_.front();
   ++current_->num_steps;
@@ -29,7 +29,8 @@ void LayerGraphs::begin_step(const StepShape& shape) {
 
 void LayerGraphs::submit(std::int64_t layer, const std::function<void()>& work) {
   if (current_ == nullptr || current_->num_steps == 1) return work();
-  std::unique_ptr<Graph>& graph = current_->graphs[static_cast<std::size_t>(layer)];
+  const std::int64_t index = layer == kAllLayers ? args_.num_layers : layer;
+  std::unique_ptr<Graph>& graph = current_->graphs[static_cast<std::size_t>(index)];
   if (graph == nullptr || !graph->is_current()) {
     const PhaseMarker::Recording recording(*args_.phases);
     graph = args_.backend->capture(*args_.stream, work);

@@ -18,6 +18,7 @@ ModelStep::ModelStep(const Args& args)
       sampled_event_(model_->backend().create_event()),
       sampled_space_(model_->backend()),
       host_sampled_space_(model_->backend(), MemorySpace::kHost) {
+  given_ids_.resize(static_cast<std::size_t>(model_->num_moe_layers()));
   if (trace_->keeps_events()) phases().time_on_device();
 }
 
@@ -85,23 +86,50 @@ bool ModelStep::advance(SubmissionOrder& order) {
   return false;
 }
 
-// What a layer submits before its MoE block waits for counts.
+// A layer up to where its MoE block waits for counts, if it does. As a graph all layers are one piece when
+// nothing is exchanged between them, unless others that share the device are to have their turns between.
 bool ModelStep::submit_layer() {
   if (!phases().may_compute()) return false;
-  const bool is_moe = model_->config().is_moe_layer[layer_];
-  if (is_moe) begin_moe();
-  graphs_.submit(layer_, [&] {
-    {
-      const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
-      decoder().attend(layer_);
-      if (!is_moe) decoder().dense_ffn(layer_);
+  if (graphs_.has_shape() && moe_block().is_local() && !phases().is_shared()) {
+    submit_all_layers();
+    return true;
+  }
+  if (is_moe_layer()) begin_moe();
+  graphs_.submit(layer_, [&] { submit_layer_work(); });
+  if (is_moe_layer() && !moe_block().is_done()) {
+    stage_ = Stage::kMoe;
+  } else {
+    leave_layer();
+  }
+  return true;
+}
+
+void ModelStep::submit_all_layers() {
+  graphs_.submit(LayerGraphs::kAllLayers, [&] {
+    while (layer_ < model_->config().num_layers) {
+      if (is_moe_layer()) begin_moe();
+      submit_layer_work();
+      leave_layer();
     }
-    if (is_moe) moe_block().submit_gate();
   });
-  if (is_moe) return true;
+  // A graph has not gone through them.
+  layer_ = model_->config().num_layers;
+  enter_layer();
+}
+
+void ModelStep::submit_layer_work() {
+  {
+    const PhaseMarker::Stretch stretch = phases().mark(Phase::kAttention);
+    decoder().attend(layer_);
+    if (!is_moe_layer()) decoder().dense_ffn(layer_);
+  }
+  if (is_moe_layer()) moe_block().submit_first();
+}
+
+void ModelStep::leave_layer() {
+  if (is_moe_layer()) ++moe_layer_;
   ++layer_;
   enter_layer();
-  return true;
 }
 
 // Replayed ids are read from the host, so that a graph of them would always be of the same ids; and what is
@@ -118,28 +146,22 @@ std::span<const std::int32_t> ModelStep::expert_ids(int moe_layer) const {
 
 void ModelStep::begin_moe() {
   const Decoder& decoder = *lane_->decoder;
-  if (model_->replay() != nullptr) {
-    model_->replay()->expert_ids(moe_layer_, part_->origins, given_ids_);
-  }
+  std::vector<std::int32_t>& given_ids = given_ids_[static_cast<std::size_t>(moe_layer_)];
+  if (model_->replay() != nullptr) model_->replay()->expert_ids(moe_layer_, part_->origins, given_ids);
   const std::int64_t num_pairs = routed_.dim(1);
   moe_block().begin({.moe_layer = moe_layer_,
                      .weights = &model_->weights().layers[layer_].moe,
                      .experts = &model_->experts(),
                      .normalized = decoder.normalized(),
                      .residual = decoder.residual(),
-                     .given_expert_ids = given_ids_,
+                     .given_expert_ids = given_ids,
                      .expert_ids = Tensor(routed_.i32() + moe_layer_ * num_pairs, DType::kInt32,
                                           {decoder.normalized().dim(0), model_->config().top_k})});
-  stage_ = Stage::kMoe;
 }
 
 bool ModelStep::advance_moe(SubmissionOrder& order) {
   if (!moe_block().advance(order)) return false;
-  if (moe_block().is_done()) {
-    ++layer_;
-    ++moe_layer_;
-    enter_layer();
-  }
+  if (moe_block().is_done()) leave_layer();
   return true;
 }
 

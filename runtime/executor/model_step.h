@@ -37,7 +37,7 @@ class ModelStep {
 
   /// Exchanges that this step submits, the same on every rank.
   std::int64_t num_exchanges() const {
-    return std::int64_t{MoeBlock::kNumExchanges} * model_->num_moe_layers();
+    return std::int64_t{lane_->moe_block->num_exchanges()} * model_->num_moe_layers();
   }
   std::size_t model_index() const { return model_index_; }
   std::size_t lane_index() const { return lane_index_; }
@@ -68,6 +68,10 @@ class ModelStep {
   void begin_graphs();
   void enter_layer();
   bool submit_layer();
+  void submit_all_layers();
+  void submit_layer_work();
+  void leave_layer();
+  bool is_moe_layer() const { return model_->config().is_moe_layer[static_cast<std::size_t>(layer_)]; }
   void begin_moe();
   bool advance_moe(SubmissionOrder& order);
   std::span<const std::int32_t> expert_ids(int moe_layer) const;
@@ -89,7 +93,7 @@ class ModelStep {
   std::int64_t layer_ = 0;
   int moe_layer_ = 0;
   LayerGraphs graphs_;
-  std::vector<std::int32_t> given_ids_;
+  std::vector<std::vector<std::int32_t>> given_ids_;  // [moe layer], while the step is under way
   // What the device leaves on the host during the step, read when `sampled_event_`, recorded last, is
   // complete.
   Workspace routed_space_, host_routed_space_;

@@ -106,7 +106,8 @@ ModelLane ServedModel::make_lane(const MoeSettings& settings, const LoadArgs& ar
                        .top_k = config_.top_k,
                        .expert_inner = config_.expert_inner,
                        .shared_inner = config_.shared_expert_inner,
-                       .normalize_top_k = config_.normalize_top_k};
+                       .normalize_top_k = config_.normalize_top_k,
+                       .dtype = options_.dtype};
   ModelLane lane;
   lane.stream = args.backend->create_stream();
   lane.decoder = std::make_unique<Decoder>(

@@ -41,7 +41,7 @@ void ExpertSide::submit_grouping(const ExpertWork& work) {
   term_indices_ = term_indices_space_.vector(DType::kInt32, received.pairs);
   term_weights_ = term_weights_space_.vector(DType::kFloat32, received.pairs);
   const std::size_t scratch_bytes =
-      context_->ops().group_rows_scratch_bytes(received.rows, work.experts->size());
+      context_->ops().group_rows_scratch_bytes(received.rows, context_->shape.top_k, work.experts->size());
   context_->ops().group_rows(*context_->stream, {.rows = received_,
                                                  .num_rows = received.rows,
                                                  .row_bytes = context_->layout.row_bytes(),

@@ -6,6 +6,7 @@
 namespace aurora {
 
 ExchangeStatistics& ExchangeStatistics::operator+=(const ExchangeStatistics& other) {
+  num_exchanges += other.num_exchanges;
   sent_bytes += other.sent_bytes;
   undeduplicated_bytes += other.undeduplicated_bytes;
   float8_saved_bytes += other.float8_saved_bytes;
@@ -30,20 +31,29 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
                .stream = &stream},
       phases_(backend, stream, settings.model_index, settings.compute_turns),
       transport_(&transport),
-      tokens_(context_),
+      gate_(context_),
+      tokens_(context_, gate_),
       experts_(context_),
       shared_expert_(context_),
       counts_(backend),
       counts_copied_(backend.create_event()),
       dispatch_(transport, backend, stream, settings.first_tag + 1),
-      combine_(transport, backend, stream, settings.first_tag + 2) {}
+      combine_(transport, backend, stream, settings.first_tag + 2) {
+  if (stays_on_rank(transport.num_ranks(), settings.return_mode, settings.wire_dtype, shape.dtype)) {
+    local_.emplace(context_, gate_);
+  }
+}
 
 void MoeBlock::begin(const MoeInput& input) {
   check(is_done(), "a MoE block begins when the one before it is done");
+  check(input.normalized.dtype() == context_.shape.dtype, "a MoE block's input is of the dtype of its shape");
   input_ = input;
+  gate_.prepare(input.normalized, input.expert_ids);
+  shared_expert_.prepare(*input.weights, input.normalized.dim(0));
+  if (local_) return local_->prepare(input.experts->bank(input.moe_layer));
   table_ = &input.experts->placement(input.moe_layer);
   is_packed_ = false;
-  tokens_.prepare(*table_, input.normalized, input.expert_ids);
+  tokens_.prepare(*table_);
   counts_.reset(*table_);
   layers_.push_back(phases_.layer());
   enter(Phase::kGate);
@@ -75,12 +85,27 @@ bool MoeBlock::advance(SubmissionOrder& order) {
 }
 
 // Gate: router logits, top-k, rows; this rank's counts to the host.
-void MoeBlock::submit_gate() const {
+void MoeBlock::submit_first() const {
+  if (local_) return submit_local();
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
-  tokens_.submit_gate(input_.weights->router, input_.given_expert_ids);
+  gate_.submit(input_.weights->router, input_.given_expert_ids);
   tokens_.submit_assignment();
   const std::span<std::int32_t> mine = counts_.of_rank(context_.self.rank);
   context_.backend->copy(*context_.stream, mine.data(), tokens_.counts().bytes(), mine.size_bytes());
+}
+
+void MoeBlock::submit_local() const {
+  {
+    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
+    gate_.submit(input_.weights->router, input_.given_expert_ids);
+  }
+  {
+    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
+    shared_expert_.submit(*input_.weights, input_.normalized, input_.residual);
+    local_->submit_experts(input_.experts->bank(input_.moe_layer));
+  }
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kAggregation);
+  local_->submit_aggregation(input_.residual);
 }
 
 bool MoeBlock::finish_gate(SubmissionOrder& order) {
@@ -152,6 +177,7 @@ void MoeBlock::start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBu
   const PlannedExchange planned = plan_exchange(std::move(traffic), settings_.policy);
   statistics_.planning_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  ++statistics_.num_exchanges;
   statistics_.bound_seconds += planned.bound_seconds;
   statistics_.predicted_seconds += planned.predicted_seconds;
   if (planned.candidate) ++statistics_.chosen[*planned.candidate];

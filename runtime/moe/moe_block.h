@@ -1,7 +1,7 @@
 // One Mixture-of-Experts block as a resumable sequence of phases: gate, counts, dispatch, experts, combine,
 // aggregation.
 //
-// `begin` starts a block and `submit_gate` submits its first phase; then `advance` does the next thing that
+// `begin` starts a block and `submit_first` submits what comes first; then `advance` does the next thing that
 // can be done without blocking and says whether there was one. Between calls the caller may drive another
 // model's block on the same rank: that is what hides one model's exchange under the other's compute. All
 // ranks run the same blocks in the same order, with tokens or without; the exchanges of all models are
@@ -14,12 +14,16 @@
 // also waits for an exchange before it submits what needs it, and for the block's turn to compute
 // (ComputeTurns).
 //
+// A rank that is alone exchanges nothing (LocalSide): `submit_first` submits all of the block, and the host
+// waits for nothing.
+//
 // Not its business: attention, which tokens there are, when a plan changes.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,6 +36,8 @@
 #include "runtime/moe/compute_turns.h"
 #include "runtime/moe/expert_side.h"
 #include "runtime/moe/expert_store.h"
+#include "runtime/moe/gate.h"
+#include "runtime/moe/local_side.h"
 #include "runtime/moe/moe_context.h"
 #include "runtime/moe/phase.h"
 #include "runtime/moe/phase_marker.h"
@@ -66,6 +72,7 @@ struct MoeInput {
 
 /// What exchanges carried and took on this rank, dispatch and combine together.
 struct ExchangeStatistics {
+  std::int64_t num_exchanges = 0;  // dispatches and combines
   std::int64_t sent_bytes = 0;
   std::int64_t undeduplicated_bytes = 0;  // had each (token, expert) pair to another rank travelled by itself
   std::int64_t float8_saved_bytes = 0;    // that dispatches would have carried more in bfloat16
@@ -81,8 +88,9 @@ struct ExchangeStatistics {
 
 class MoeBlock {
  public:
-  /// Exchanges that one block submits: counts, dispatch, combine.
+  /// Exchanges that one block submits: counts, dispatch, combine. None where the block is local.
   static constexpr int kNumExchanges = 3;
+  int num_exchanges() const { return is_local() ? 0 : kNumExchanges; }
 
   MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport& transport, Backend& backend,
            Stream& stream);
@@ -90,14 +98,18 @@ class MoeBlock {
   MoeBlock(const MoeBlock&) = delete;
   MoeBlock& operator=(const MoeBlock&) = delete;
 
+  /// Whether all experts are met on this rank, so that blocks exchange nothing.
+  bool is_local() const { return local_.has_value(); }
+
   void begin(const MoeInput& input);
-  /// The gate, up to the counts' way to the host, once for every `begin`. It changes nothing in this object
-  /// and reads no memory of the host but given ids: without these a graph of it may be launched instead, when
-  /// shapes, weights and placement are the same.
-  void submit_gate() const;
+  /// The gate, up to the counts' way to the host, or all of a local block, once for every `begin`. It changes
+  /// nothing in this object and reads no memory of the host but given ids: without these a graph of it may be
+  /// launched instead, when shapes, weights and placement are the same.
+  void submit_first() const;
   /// Does what can be done now; false when it waits for compute, for another rank or for its turn to submit.
   bool advance(SubmissionOrder& order);
-  /// Everything is submitted. Nothing on the host waits for the work itself.
+  /// Everything is submitted, that of a local block by `submit_first`. Nothing on the host waits for the work
+  /// itself.
   bool is_done() const { return phase_ == Phase::kDone; }
   Phase phase() const { return phase_; }
   const RowLayout& row_layout() const { return context_.layout; }
@@ -115,7 +127,7 @@ class MoeBlock {
   /// Of all blocks since the last call. Call when settled.
   ExchangeStatistics take_statistics();
   /// Router logits of the current or last block, [num_tokens, num_experts], device memory.
-  Tensor router_logits() const { return tokens_.logits(); }
+  Tensor router_logits() const { return gate_.logits(); }
 
  private:
   bool finish_gate(SubmissionOrder& order);
@@ -125,6 +137,7 @@ class MoeBlock {
   bool finish_combine();
   bool submit_aggregation();
 
+  void submit_local() const;
   void enter(Phase phase);
   bool submit_packing();
   bool submit_own_rows();
@@ -147,6 +160,8 @@ class MoeBlock {
   MoeInput input_;
   const PlacementTable* table_ = nullptr;
 
+  Gate gate_;
+  std::optional<LocalSide> local_;  // where the block is local, in place of the two sides
   TokenSide tokens_;
   ExpertSide experts_;
   SharedExpert shared_expert_;

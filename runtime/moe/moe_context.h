@@ -24,7 +24,16 @@ struct MoeShape {
   std::int64_t expert_inner = 0;
   std::int64_t shared_inner = 0;  // 0: no shared expert
   bool normalize_top_k = true;
+  DType dtype = DType::kFloat32;  // of the block's input and its weights
 };
+
+/// Whether the tokens of a rank meet all experts on the rank itself, without rows that are dispatched and
+/// come back: it has nobody to send to. But `ReturnMode::kPerPair` promises the same bits on any number of
+/// ranks; where the wire rounds what it carries, it has to round on one rank as well.
+inline bool stays_on_rank(int num_ranks, ReturnMode mode, DType wire_dtype, DType compute_dtype) {
+  const bool wire_rounds = wire_dtype != DType::kFloat32 && wire_dtype != compute_dtype;
+  return num_ranks == 1 && !(mode == ReturnMode::kPerPair && wire_rounds);
+}
 
 /// The backend and the stream outlive the block.
 struct MoeContext {

@@ -4,11 +4,9 @@
 
 namespace aurora {
 
-TokenSide::TokenSide(const MoeContext& context)
+TokenSide::TokenSide(const MoeContext& context, const Gate& gate)
     : context_(&context),
-      logits_space_(*context.backend),
-      ids_space_(*context.backend),
-      weights_space_(*context.backend),
+      gate_(&gate),
       scratch_(*context.backend),
       counts_space_(*context.backend),
       row_offsets_space_(*context.backend),
@@ -19,18 +17,12 @@ TokenSide::TokenSide(const MoeContext& context)
       send_space_(*context.backend),
       returned_space_(*context.backend) {}
 
-void TokenSide::prepare(const PlacementTable& table, const Tensor& normalized, const Tensor& expert_ids) {
+void TokenSide::prepare(const PlacementTable& table) {
   table_ = &table;
-  normalized_ = normalized;
-  const std::int64_t num_tokens = normalized.dim(0);
+  const std::int64_t num_tokens = gate_->expert_ids().dim(0);
   const std::int64_t top_k = context_->shape.top_k;
   const int num_ranks = context_->self.num_ranks;
   const std::int64_t max_rows = num_tokens * std::min<std::int64_t>(top_k, num_ranks);
-  logits_ = logits_space_.tensor(DType::kFloat32, num_tokens, context_->shape.num_experts);
-  const bool is_wanted = expert_ids.has_data();
-  check(!is_wanted || expert_ids.num_elements() == num_tokens * top_k, "expert ids are [num_tokens, top_k]");
-  expert_ids_ = is_wanted ? expert_ids : ids_space_.tensor(DType::kInt32, num_tokens, top_k);
-  weights_ = weights_space_.tensor(DType::kFloat32, num_tokens, top_k);
   counts_ = counts_space_.vector(DType::kInt32, num_ranks + table.num_slots());
   row_offsets_ = row_offsets_space_.vector(DType::kInt32, num_ranks + 1);
   row_tokens_ = row_tokens_space_.vector(DType::kInt32, max_rows);
@@ -44,26 +36,10 @@ void TokenSide::prepare(const PlacementTable& table, const Tensor& normalized, c
   send_ = send_space_.reserve(send_rows * context_->layout.row_bytes());
 }
 
-void TokenSide::submit_gate(const Tensor& router, std::span<const std::int32_t> given_expert_ids) const {
-  context_->ops().linear(*context_->stream, {normalized_, router, {}, logits_});
-  const bool is_replayed = !given_expert_ids.empty();
-  if (is_replayed) {
-    check(given_expert_ids.size_bytes() == expert_ids_.size_bytes(), "replayed ids are [num_tokens, top_k]");
-    context_->backend->copy(*context_->stream, expert_ids_.bytes(), given_expert_ids.data(),
-                            expert_ids_.size_bytes());
-  }
-  context_->ops().route(*context_->stream, {.logits = logits_,
-                                            .scoring = RouterScoring::kSoftmax,
-                                            .normalize = context_->shape.normalize_top_k,
-                                            .ids_are_given = is_replayed,
-                                            .expert_ids = expert_ids_,
-                                            .weights = weights_});
-}
-
 void TokenSide::submit_assignment() const {
   context_->ops().assign_rows(*context_->stream,
-                              {.expert_ids = expert_ids_,
-                               .weights = weights_,
+                              {.expert_ids = gate_->expert_ids(),
+                               .weights = gate_->weights(),
                                .replicas = table_->replicas(),
                                .num_ranks = context_->self.num_ranks,
                                .terms_are_pairs = context_->return_mode == ReturnMode::kPerPair,
@@ -78,7 +54,7 @@ void TokenSide::submit_assignment() const {
 
 PackRowsArgs TokenSide::packing() const {
   PackRowsArgs args;
-  args.input = normalized_;
+  args.input = gate_->normalized();
   args.header_offset = context_->layout.header_offset();
   args.row_bytes = context_->layout.row_bytes();
   args.wire_dtype = context_->layout.wire_dtype();
@@ -115,13 +91,12 @@ std::byte* TokenSide::reserve_returned(const MessageLayout& messages) {
 void TokenSide::submit_aggregation(const MessageLayout& messages, const Tensor& residual) {
   const std::int64_t results = num_results(messages.sent, context_->return_mode);
   const bool is_weighted = context_->return_mode == ReturnMode::kPerPair;
-  const Tensor pair_weights(weights_.bytes(), DType::kFloat32, {weights_.num_elements()});
   context_->ops().weighted_sum(
       *context_->stream,
       {.input = Tensor(returned_, context_->layout.return_dtype(), {results, context_->shape.hidden}),
        .offsets = term_offsets_,
        .indices = Tensor(term_indices_.bytes(), DType::kInt32, {results}),
-       .weights = is_weighted ? pair_weights : Tensor{},
+       .weights = is_weighted ? gate_->pair_weights() : Tensor{},
        .initial = residual,
        .output = residual});
 }

@@ -25,7 +25,7 @@ rows = [json.loads(line) for line in open(sys.argv[1])]
 layers = {row["row"]: row for row in rows if row["row"].endswith(" aurora")}
 assert len(layers) == 4, layers.keys()
 stages = {row["row"].split()[-1] for row in rows} - {"aurora"}
-assert stages == {"route", "assignment", "packing", "grouping", "experts", "results", "aggregation"}, stages
+assert stages == {"route", "grouping", "experts", "aggregation", "assignment", "packing", "row-grouping", "results", "result-sum"}, stages
 for row in rows:
     assert row["wrong"] == 0 and 0 < row["p10"] <= row["median"] <= row["p90"] and row["graph"] == "yes", row
 record = sys.argv[3] + "/routing/law.json"

@@ -98,6 +98,13 @@ void for_each_tensor(GroupRowsArgs& args, const Use& use) {
   args.rows = rows.bytes();
 }
 template <class Use>
+void for_each_tensor(GroupPairsArgs& args, const Use& use) {
+  for (Tensor* tensor : {&args.expert_ids, &args.scratch, &args.expert_offsets, &args.row_indices,
+                         &args.term_offsets, &args.term_indices}) {
+    use(*tensor);
+  }
+}
+template <class Use>
 void for_each_tensor(WeightedSumArgs& args, const Use& use) {
   for (Tensor* tensor :
        {&args.input, &args.offsets, &args.indices, &args.weights, &args.initial, &args.output}) {

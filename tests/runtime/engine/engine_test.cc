@@ -139,9 +139,15 @@ TEST(Engine, AnswersTheReferencesWithDecodeStepsAsGraphs) {
       const auto requests = test::reference_requests(expected);
       const BackendOptions backend{.worker_streams = worker_streams, .graphs = true};
       SCOPED_TRACE(std::to_string(num_ranks) + " ranks" + (worker_streams ? ", worker streams" : ""));
-      expect_references(
-          test::run_engine(test::example_options(), num_ranks, requests, SIZE_MAX, {.options = backend}),
-          expected);
+      EngineOptions options = test::example_options();
+      for (const Schedule schedule : {Schedule::kColocated, Schedule::kSerial}) {
+        options.schedule = schedule;
+        const EngineRun run = test::run_engine(options, num_ranks, requests, SIZE_MAX, {.options = backend});
+        expect_references(run, expected);
+        for (const EngineReport::Model& model : run.report.models) {
+          EXPECT_EQ(model.num_exchanges > 0, num_ranks > 1);
+        }
+      }
     }
   }
 }
@@ -378,7 +384,11 @@ TEST(Engine, ReplaysRealRoutingOfDeepSeekOnAModelOfItsShape) {
     }
   }
   for (const int num_ranks : {1, 4}) {
-    EXPECT_EQ(test::run_engine(options, num_ranks, requests).report.models[0].expert_tokens, expected);
+    for (const bool worker_streams : {false, true}) {
+      const EngineRun run = test::run_engine(options, num_ranks, requests, SIZE_MAX,
+                                             {.options = {.worker_streams = worker_streams}});
+      EXPECT_EQ(run.report.models[0].expert_tokens, expected);
+    }
   }
   std::filesystem::remove_all(folder);
 }
@@ -408,7 +418,11 @@ TEST(Engine, ReplaysTheRecordsOfTwoModelsToTheSameAnswers) {
   EngineOptions replaying = test::example_options();
   replaying.models[0].replay_routing = folder / "r.tiny-mixtral.json";
   replaying.models[1].replay_routing = folder / "r.tiny-qwen3-moe.json";
-  expect_references(test::run_engine(replaying, 3, requests), expected);
+  for (const int num_ranks : {1, 3}) {
+    expect_references(
+        test::run_engine(replaying, num_ranks, requests, SIZE_MAX, {.options = {.worker_streams = true}}),
+        expected);
+  }
   std::filesystem::remove_all(folder);
 }
 

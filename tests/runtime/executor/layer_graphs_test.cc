@@ -50,6 +50,28 @@ TEST_F(LayerGraphsTest, RecordsAShapeThatComesAgainAndLaunchesItFromThenOn) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(step(shape), 0);
 }
 
+TEST_F(LayerGraphsTest, RecordsAllLayersAsOneBesideEachByItself) {
+  float num_runs = 0;
+  float one_value = 1;
+  const Tensor runs(&num_runs, DType::kFloat32, {1});
+  const Tensor one(&one_value, DType::kFloat32, {1});
+  int num_calls = 0;
+  for (int i = 1; i <= 4; ++i) {
+    graphs_.begin_step({4, 4, 8});
+    EXPECT_TRUE(graphs_.has_shape());
+    graphs_.submit(LayerGraphs::kAllLayers, [&] {
+      ++num_calls;
+      for (int layer = 0; layer < kNumLayers; ++layer) backend_->ops().add(*stream_, {one, runs});
+    });
+    EXPECT_EQ(num_runs, static_cast<float>(i * kNumLayers));
+  }
+  EXPECT_EQ(num_calls, 2) << "piece by piece, recorded, and launched twice";
+  EXPECT_EQ(step({4, 4, 8}), kNumLayers) << "the layers have not been recorded by themselves";
+  EXPECT_EQ(step({4, 4, 8}), 0);
+  graphs_.begin_step({});
+  EXPECT_FALSE(graphs_.has_shape());
+}
+
 TEST_F(LayerGraphsTest, TellsShapesApartByEveryExtent) {
   for (const StepShape& shape :
        {StepShape{4, 4, 8}, StepShape{5, 4, 8}, StepShape{4, 5, 8}, StepShape{4, 4, 16}}) {

@@ -69,6 +69,20 @@ TEST(ModelMemory, WorkspacesGrowWithTheRanksThatMaySendHere) {
   EXPECT_GE(workspace(8) - workspace(4), 4 * 32 * 2 * (2 * 8 + 2 * 16) * 4);
 }
 
+TEST(ModelMemory, AnOnlyRankNeedsNoRowsUnlessTheWireMayHaveToRound) {
+  const auto workspace = [](DType dtype, DType wire_dtype) {
+    return model_memory(example_options(dtype), example_config(), example_placement(), GpuId{0},
+                        {.num_ranks = 1, .wire_dtype = wire_dtype})
+        .workspace_bytes;
+  };
+  const std::int64_t local = workspace(DType::kFloat32, DType::kFloat32);
+  // At least inputs, gate, up and outputs of two experts of each of 32 tokens.
+  EXPECT_GE(local, 32 * 2 * (2 * 8 + 2 * 16) * 4);
+  // Rows of 16 bytes at least are sent and received, and results of two experts of each token twice.
+  EXPECT_GE(workspace(DType::kFloat32, DType::kBFloat16), local + 32 * 2 * 16 + 2 * 32 * 2 * 8 * 2);
+  EXPECT_EQ(workspace(DType::kBFloat16, DType::kBFloat16), workspace(DType::kBFloat16, DType::kFloat32));
+}
+
 RankMemory rank(const std::string& device, std::int64_t free_gib, std::int64_t expert_gib) {
   ModelMemory model{"m", 1 * kGibibyte, expert_gib * kGibibyte, 2 * kGibibyte, 0};
   return {{device, free_gib * kGibibyte, 80 * kGibibyte, 0}, {model}};

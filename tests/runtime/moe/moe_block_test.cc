@@ -1,6 +1,6 @@
 // The distributed MoE block against a dense one in float64 on one rank: every order policy, wire dtype and
 // return mode, uneven and empty ranks, replicas, shared experts, replayed routing; over transports that the
-// host drives and over one that the device does.
+// host drives and over one that the device does. And what a rank that is alone does without.
 #include "runtime/moe/moe_block.h"
 
 #include <gtest/gtest.h>
@@ -8,11 +8,14 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <random>
 
 #include "kernels/backend_registry.h"
+#include "runtime/rank_memory.h"
 #include "runtime/transport/wait.h"
 #include "tests/support/device_thread_transport.h"
+#include "tests/support/faulty_backend.h"
 #include "tests/support/random_placement.h"
 #include "tests/support/rank_threads.h"
 
@@ -199,7 +202,7 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
         {0, &weights, &store, Tensor(tokens.input.data(), DType::kFloat32, {num_tokens, kShape.hidden}),
          Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), tokens.given_ids,
          Tensor(result.expert_ids.data(), DType::kInt32, {num_tokens, kShape.top_k})});
-    block.submit_gate();
+    block.submit_first();
     finish(block, *stream, transport);
   }
   if (parameters.timed) result.spans = block.take_spans();
@@ -244,9 +247,11 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
     if (parameters.replayed) {
       EXPECT_EQ(result.expert_ids, given);
     }
-    // Rounding: each value passes the wire twice, and each product sums at most hidden + inner terms of order
-    // one. What float8_e4m3 makes of the inputs is expected, and results come back as bfloat16.
-    const double unit = parameters.wire_dtype == DType::kFloat32 ? 0x1p-23 : 0x1p-8;
+    // Rounding: each value passes the wire twice, if there is one, and each product sums at most hidden +
+    // inner terms of order one. What float8_e4m3 makes of the inputs is expected, and results come back as
+    // bfloat16.
+    const bool has_wire = parameters.num_ranks > 1 || parameters.return_mode == ReturnMode::kPerPair;
+    const double unit = parameters.wire_dtype == DType::kFloat32 || !has_wire ? 0x1p-23 : 0x1p-8;
     for (int token = 0; token < num_tokens; ++token) {
       const auto row = [&](const auto& values) {
         return std::span(values).subspan(static_cast<std::size_t>(token * kShape.hidden), kShape.hidden);
@@ -255,7 +260,7 @@ TEST_P(MoeBlockTest, EqualsTheDenseBlock) {
                                                  static_cast<std::size_t>(token * kShape.top_k), kShape.top_k)
                                            : std::span<const std::int32_t>{};
       std::vector<float> routed(row(input).begin(), row(input).end());
-      if (parameters.wire_dtype == DType::kFloat8E4M3) pass_through_float8(routed);
+      if (parameters.wire_dtype == DType::kFloat8E4M3 && has_wire) pass_through_float8(routed);
       const auto expected = world.expected(row(input), routed, row(before), ids);
       double norm = 0;
       for (const double value : expected) norm += value * value;
@@ -436,6 +441,161 @@ TEST(MoeBlockSpans, LieInTheOrderOfCauseAndEffectAndCarryTheBytes) {
     }
     EXPECT_EQ(bytes, result.statistics.sent_bytes);
   });
+}
+
+/// A rank that is alone, with a world of its own: blocks that follow each other on one residual stream.
+class LocalBlocks {
+ public:
+  static constexpr std::int64_t kNumTokens = 9;
+
+  explicit LocalBlocks(const BackendOptions& options, ReturnMode mode = ReturnMode::kPerRow,
+                       DType wire_dtype = DType::kFloat32)
+      : LocalBlocks(create_backend("cpu", options), mode, wire_dtype) {}
+  explicit LocalBlocks(std::unique_ptr<Backend> backend, ReturnMode mode = ReturnMode::kPerRow,
+                       DType wire_dtype = DType::kFloat32)
+      : backend_(std::move(backend)),
+        stream_(backend_->create_stream()),
+        block_(kShape,
+               {.policy = {OrderPolicy::kAurora, {}},
+                .wire_dtype = wire_dtype,
+                .return_mode = mode,
+                .first_tag = 16},
+               *transport_, *backend_, *stream_) {
+    LayerPlacement all_here;
+    all_here.experts.assign(kShape.num_experts, {{GpuId{0}, 1.0}});
+    store_.emplace(
+        1, kShape.num_experts,
+        [&](int, ExpertId expert, Buffer&) { return world_.experts[expert.value].view(kShape.expert_inner); },
+        *backend_);
+    store_->prepare({"m", {all_here}}, {});
+    store_->commit();
+  }
+
+  Backend& backend() { return *backend_; }
+  Stream& stream() { return *stream_; }
+  MoeBlock& block() { return block_; }
+
+  void begin() {
+    const Tensor input(input_.data(), DType::kFloat32, {kNumTokens, kShape.hidden});
+    const Tensor residual(residual_.data(), DType::kFloat32, {kNumTokens, kShape.hidden});
+    block_.begin({0, &weights_, &*store_, input, residual, {}, {}});
+  }
+  std::vector<float> finished() {
+    stream_->synchronize(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+    return residual_;
+  }
+
+ private:
+  World world_;
+  MoeLayerWeights weights_ = world_.weights();
+  std::vector<float> input_ = random_values(kNumTokens * kShape.hidden, 41, 1.0F);
+  std::vector<float> residual_ = random_values(input_.size(), 42, 1.0F);
+  ThreadFabric fabric_{1};
+  std::unique_ptr<Transport> transport_ = fabric_.connect(0);
+  std::unique_ptr<Backend> backend_;
+  std::optional<ExpertStore> store_;
+  std::unique_ptr<Stream> stream_;
+  MoeBlock block_;
+};
+
+TEST(LocalBlock, IsThatOfOneRankUnlessTheWireHasToRoundForTheSameBits) {
+  const auto is_local = [](ReturnMode mode, DType wire) {
+    return LocalBlocks(BackendOptions{}, mode, wire).block().is_local();
+  };
+  for (const DType wire : {DType::kFloat32, DType::kBFloat16, DType::kFloat8E4M3}) {
+    EXPECT_TRUE(is_local(ReturnMode::kPerRow, wire));
+    EXPECT_EQ(is_local(ReturnMode::kPerPair, wire), wire == DType::kFloat32);
+  }
+  EXPECT_TRUE(stays_on_rank(1, ReturnMode::kPerPair, DType::kBFloat16, DType::kBFloat16));
+  EXPECT_FALSE(stays_on_rank(2, ReturnMode::kPerRow, DType::kFloat32, DType::kFloat32));
+}
+
+TEST(LocalBlock, IsSubmittedAsAWholeWhileTheDeviceIsBusy) {
+  constexpr int kNumBlocks = 3;
+  LocalBlocks inline_blocks(BackendOptions{});
+  LocalBlocks blocks(BackendOptions{.worker_streams = true});
+  std::promise<void> release;
+  dynamic_cast<cpu::CpuStream&>(blocks.stream()).submit([released = release.get_future().share()] {
+    check(released.wait_for(std::chrono::seconds(60)) == std::future_status::ready, "the test goes on");
+  });
+  for (int i = 0; i < kNumBlocks; ++i) {
+    for (LocalBlocks* each : {&inline_blocks, &blocks}) {
+      each->begin();
+      each->block().submit_first();
+      EXPECT_TRUE(each->block().is_done() && each->block().is_settled());
+    }
+  }
+  release.set_value();
+  EXPECT_EQ(blocks.finished(), inline_blocks.finished());
+  const ExchangeStatistics statistics = blocks.block().take_statistics();
+  EXPECT_EQ(statistics.num_exchanges, 0);
+  EXPECT_EQ(statistics.sent_bytes + statistics.undeduplicated_bytes, 0);
+  EXPECT_EQ(statistics.seconds + statistics.planning_seconds, 0);
+  EXPECT_EQ(blocks.block().num_exchanges(), 0);
+}
+
+TEST(LocalBlock, IsOneGraphFromTheGateToTheAggregation) {
+  constexpr int kNumLaunches = 3;
+  LocalBlocks direct(BackendOptions{});
+  for (int i = 0; i < kNumLaunches; ++i) {
+    direct.begin();
+    direct.block().submit_first();
+  }
+  LocalBlocks recorded(BackendOptions{.graphs = true});
+  recorded.begin();
+  const std::unique_ptr<Graph> graph =
+      recorded.backend().capture(recorded.stream(), [&] { recorded.block().submit_first(); });
+  ASSERT_TRUE(graph->is_current());
+  for (int i = 0; i < kNumLaunches; ++i) graph->launch(recorded.stream());
+  EXPECT_EQ(recorded.finished(), direct.finished());
+}
+
+TEST(LocalBlock, TakesNoMoreMemoryThanIsPlannedForIt) {
+  auto owned = std::make_unique<test::FaultyBackend>(create_backend("cpu", {}));
+  test::FaultyBackend& backend = *owned;
+  LocalBlocks blocks(std::move(owned));
+  std::int64_t taken = 0;
+  backend.before_allocate = [&](std::size_t size_bytes) { taken += static_cast<std::int64_t>(size_bytes); };
+  blocks.begin();
+  blocks.block().submit_first();
+  ModelOptions options;
+  options.max_batch_tokens = LocalBlocks::kNumTokens;
+  options.max_batch_requests = 0;
+  options.max_sequence_tokens = 1;
+  ModelConfig config;
+  config.num_layers = 1;
+  config.is_moe_layer = {true};
+  config.hidden = kShape.hidden;
+  config.num_heads = 1;
+  config.num_kv_heads = 1;
+  config.head_width = 4;
+  config.num_experts = kShape.num_experts;
+  config.top_k = kShape.top_k;
+  config.expert_inner = kShape.expert_inner;
+  config.shared_expert_inner = kShape.shared_inner;
+  const std::int64_t planned = model_memory(options, config, {"m", {}}, GpuId{0}, {}).workspace_bytes;
+  // The decoder's: residual and normalized row, query, key, value and attended heads of each token, one
+  // position of the rotary tables.
+  const std::int64_t decoder = (LocalBlocks::kNumTokens * (2 * kShape.hidden + 4 * 4) + 4) * 4;
+  EXPECT_LE(taken, planned - decoder * 5 / 4);
+  EXPECT_GT(2 * taken, planned - decoder * 5 / 4) << "nor much less";
+}
+
+TEST(LocalBlock, HasASpanOfEachComputingPhaseAndOfNoExchange) {
+  LocalBlocks blocks(BackendOptions{.worker_streams = true});
+  blocks.block().phases().time_on_device();
+  blocks.block().start_clock(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+  blocks.block().phases().enter_layer(5);
+  blocks.begin();
+  blocks.block().submit_first();
+  blocks.finished();
+  std::vector<Phase> phases;
+  for (const PhaseSpan& span : blocks.block().take_spans()) {
+    EXPECT_EQ(span.layer, 5);
+    EXPECT_LE(span.start_seconds, span.end_seconds);
+    phases.push_back(span.phase);
+  }
+  EXPECT_EQ(phases, (std::vector<Phase>{Phase::kGate, Phase::kExperts, Phase::kAggregation}));
 }
 
 TEST(ExpertStore, KeepsServingTheOldSetWhenLoadingTheNewOneFails) {
