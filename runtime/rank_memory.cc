@@ -80,7 +80,8 @@ std::int64_t dispatch_workspace_bytes(const ModelOptions& options, const ModelCo
 std::int64_t moe_workspace_bytes(const ModelOptions& options, const ModelConfig& config,
                                  const MemoryTerms& terms) {
   // In the return mode that dispatches more often, which takes more.
-  const bool is_local = stays_on_rank(terms.num_ranks, ReturnMode::kPerPair, terms.wire_dtype, options.dtype);
+  const bool is_local = stays_on_rank(terms.num_ranks, ReturnMode::kPerPair,
+                                      wire_types(terms.wire_dtype, options.dtype), options.dtype);
   return gate_bytes(options, config) + shared_expert_bytes(options, config) +
          (is_local ? local_workspace_bytes(options, config)
                    : dispatch_workspace_bytes(options, config, terms));

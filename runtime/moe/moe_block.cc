@@ -39,7 +39,7 @@ MoeBlock::MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport
       counts_copied_(backend.create_event()),
       dispatch_(transport, backend, stream, settings.first_tag + 1),
       combine_(transport, backend, stream, settings.first_tag + 2) {
-  if (stays_on_rank(transport.num_ranks(), settings.return_mode, settings.wire_dtype, shape.dtype)) {
+  if (stays_on_rank(transport.num_ranks(), settings.return_mode, settings.wire, shape.dtype)) {
     local_.emplace(context_, gate_);
   }
 }

@@ -30,8 +30,9 @@ struct MoeShape {
 /// Whether the tokens of a rank meet all experts on the rank itself, without rows that are dispatched and
 /// come back: it has nobody to send to. But `ReturnMode::kPerPair` promises the same bits on any number of
 /// ranks; where the wire rounds what it carries, it has to round on one rank as well.
-inline bool stays_on_rank(int num_ranks, ReturnMode mode, DType wire_dtype, DType compute_dtype) {
-  const bool wire_rounds = wire_dtype != DType::kFloat32 && wire_dtype != compute_dtype;
+inline bool stays_on_rank(int num_ranks, ReturnMode mode, const WireTypes& wire, DType compute_dtype) {
+  const bool wire_rounds =
+      wire.rows != compute_dtype || dtype_bytes(wire.results) < dtype_bytes(compute_dtype);
   return num_ranks == 1 && !(mode == ReturnMode::kPerPair && wire_rounds);
 }
 

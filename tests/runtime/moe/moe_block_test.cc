@@ -457,7 +457,7 @@ class LocalBlocks {
         stream_(backend_->create_stream()),
         block_(kShape,
                {.policy = {OrderPolicy::kAurora, {}},
-                .wire_dtype = wire_dtype,
+                .wire = wire_types(wire_dtype, kShape.dtype),
                 .return_mode = mode,
                 .first_tag = 16},
                *transport_, *backend_, *stream_) {
@@ -506,8 +506,13 @@ TEST(LocalBlock, IsThatOfOneRankUnlessTheWireHasToRoundForTheSameBits) {
     EXPECT_TRUE(is_local(ReturnMode::kPerRow, wire));
     EXPECT_EQ(is_local(ReturnMode::kPerPair, wire), wire == DType::kFloat32);
   }
-  EXPECT_TRUE(stays_on_rank(1, ReturnMode::kPerPair, DType::kBFloat16, DType::kBFloat16));
-  EXPECT_FALSE(stays_on_rank(2, ReturnMode::kPerRow, DType::kFloat32, DType::kFloat32));
+  const auto stays = [](int num_ranks, ReturnMode mode, std::optional<DType> wire, DType compute) {
+    return stays_on_rank(num_ranks, mode, wire_types(wire, compute), compute);
+  };
+  EXPECT_TRUE(stays(1, ReturnMode::kPerPair, std::nullopt, DType::kBFloat16));
+  EXPECT_TRUE(stays(1, ReturnMode::kPerPair, DType::kFloat32, DType::kBFloat16));
+  EXPECT_FALSE(stays(1, ReturnMode::kPerPair, DType::kFloat8E4M3, DType::kBFloat16));
+  EXPECT_FALSE(stays(2, ReturnMode::kPerRow, DType::kFloat32, DType::kFloat32));
 }
 
 TEST(LocalBlock, IsSubmittedAsAWholeWhileTheDeviceIsBusy) {
