@@ -359,10 +359,10 @@ std::size_t bytes_of_words(std::int64_t words) {
 /// Submits all steps as one block when the batch is small enough for it.
 bool submit_in_one_block(CudaStream& stream, Assignment a) {
   // Beyond, the pairs of a block's threads take their turns for longer than two more launches.
-  constexpr std::int64_t kMostTokens = 1024;
+  constexpr std::int64_t kMostPairs = 2048;
   constexpr std::int64_t kFewestThreads = 256;
   constexpr std::int64_t kMostThreads = 1024;
-  if (a.num_tokens > kMostTokens) return false;
+  if (a.num_tokens * a.top_k > kMostPairs) return false;
   a.chunks_per_block = static_cast<int>(a.num_chunks);
   const std::int64_t words =
       part_words(a) + a.num_replicas + scratch_words(a.num_tokens, a.top_k, a.num_ranks);

@@ -49,7 +49,8 @@ struct Config {
   static constexpr int kOutputTokens = kTokens < 64 ? kTokens : 64;  // that leave at once
   static constexpr int kOutputBytes = kOutputTokens * kRowBytes;     // of one warpgroup
   static constexpr int kBarrierOffset = kStages * kStageBytes + kWarpgroups * kOutputBytes;
-  static constexpr int kTableOffset = kBarrierOffset + 2 * kStages * 8;
+  static constexpr int kTilesOffset = kBarrierOffset + 2 * kStages * 8;
+  static constexpr int kTableOffset = kTilesOffset + kStages * static_cast<int>(sizeof(ExpertTile));
   static_assert(kTokens % kTokenBox == 0 && kPanels % kBlocks == 0);
 };
 
@@ -103,6 +104,8 @@ struct Place {
 template <class C>
 struct Ring {
   SharedAddress base;
+  /// Of a tile's first slice: the tile, found by the warpgroup that fetches. No expert: there are no more.
+  ExpertTile* tiles;
 
   __device__ SharedAddress weights(int stage, int panel) const {
     return base + stage * C::kStageBytes + panel * kPanelBytes;
@@ -152,6 +155,8 @@ __device__ void for_each_tile(const Product& p, const ExpertTable& table, const 
     use(own_share<C>(tile_at(p.tiles, table, number)));
   }
 }
+
+inline constexpr std::int32_t kNoExpert = -1;
 
 // ---- the warpgroup that fetches ----
 
@@ -212,6 +217,13 @@ struct GatheredRows {
   }
 };
 
+/// After the last tile; the stage is empty.
+template <class C>
+__device__ void announce_end(const Ring<C>& ring, int stage) {
+  ring.tiles[stage].expert = kNoExpert;
+  arrive(ring.full(stage));
+}
+
 /// kGateUp, all threads of the warpgroup.
 template <class C>
 __device__ void fetch_gathered(const Product& p, const Ring<C>& ring, const ExpertTable& table) {
@@ -220,12 +232,16 @@ __device__ void fetch_gathered(const Product& p, const Ring<C>& ring, const Expe
     const GatheredRows<C> rows(p, tile);
     for (int depth = 0; depth < p.in_width; depth += kSlice) {
       wait_for(ring.empty(place.stage), place.parity ^ 1);
+      if (threadIdx.x == 0 && depth == 0) ring.tiles[place.stage] = tile;
       if (threadIdx.x == 0) fetch_weights<C, true>(p, ring, tile, place.stage, depth, 0);
       rows.fetch(ring.tokens(place.stage), depth, p.in_width);
       arrive_after_copies(ring.full(place.stage));
       place.advance();
     }
   });
+  wait_for(ring.empty(place.stage), place.parity ^ 1);
+  if (threadIdx.x == 0) announce_end(ring, place.stage);
+  arrive(ring.full(place.stage));
 }
 
 /// Rows of a tile as the copy engine brings them: a whole number of boxes.
@@ -253,6 +269,7 @@ __device__ void fetch_boxes(const Product& p, const Ring<C>& ring, const ExpertT
     int depth = 0;
     if (!has_waited) {
       const int num_early = min(C::kStages, (p.in_width + kSlice - 1) / kSlice);
+      ring.tiles[0] = tile;
       for (int stage = 0; stage < num_early; ++stage) fetch_weights_of(tile, stage, stage * kSlice);
       wait_for_kernel_before();
       has_waited = true;
@@ -262,12 +279,15 @@ __device__ void fetch_boxes(const Product& p, const Ring<C>& ring, const ExpertT
     }
     for (; depth < p.in_width; depth += kSlice) {
       wait_for(ring.empty(place.stage), place.parity ^ 1);
+      if (depth == 0) ring.tiles[place.stage] = tile;
       fetch_weights_of(tile, place.stage, depth);
       fetch_tokens(p, ring, tile, place.stage, depth);
       place.advance();
     }
   });
   if (!has_waited) wait_for_kernel_before();
+  wait_for(ring.empty(place.stage), place.parity ^ 1);
+  announce_end(ring, place.stage);
 }
 
 // ---- the warpgroups that multiply ----
@@ -325,13 +345,19 @@ __device__ void write_rows(const Product& p, const Ring<C>& ring, const ExpertTi
   const SharedAddress output = ring.output(warpgroup);
   const int feature = first_feature + thread % kChunks * (kChunkBytes / 2);
   if (feature >= p.out_width) return;
-#pragma unroll 1
-  for (int token = thread / kChunks; token < min(C::kOutputTokens, tile.num_rows - first_token);
-       token += kGatherRows) {
-    const uint4 values_of_chunk =
-        load_shared_16(output + token * kRowBytes + (thread % kChunks ^ (token % kChunks)) * kChunkBytes);
-    Element* row = p.output + static_cast<std::int64_t>(tile.first_row + first_token + token) * p.out_width;
-    *reinterpret_cast<uint4*>(row + feature) = values_of_chunk;
+  constexpr int kPasses = C::kOutputTokens / kGatherRows;
+  const int token = thread / kChunks;
+  const SharedAddress from =
+      output + token * kRowBytes + (thread % kChunks ^ (token % kChunks)) * kChunkBytes;
+  Element* to =
+      p.output + static_cast<std::int64_t>(tile.first_row + first_token + token) * p.out_width + feature;
+  uint4 values[kPasses];
+#pragma unroll
+  for (int i = 0; i < kPasses; ++i) values[i] = load_shared_16(from + i * kGatherRows * kRowBytes);
+#pragma unroll
+  for (int i = 0; i < kPasses; ++i) {
+    if (first_token + token + i * kGatherRows >= tile.num_rows) break;
+    *reinterpret_cast<uint4*>(to + static_cast<std::int64_t>(i) * kGatherRows * p.out_width) = values[i];
   }
 }
 
@@ -393,20 +419,23 @@ __device__ void compute_narrowest(const Product& p, const Ring<C>& ring, Place<C
 }
 
 template <class C, bool kIsGated>
-__device__ void compute_tiles(const Product& p, const Ring<C>& ring, const ExpertTable& table,
-                              int warpgroup) {
+__device__ void compute_tiles(const Product& p, const Ring<C>& ring, int warpgroup) {
   Place<C> place;
-  for_each_tile<C>(p, table, [&](const ExpertTile& tile) {
+#pragma unroll 1
+  while (true) {
+    wait_for(ring.full(place.stage), place.parity);
+    const ExpertTile tile = ring.tiles[place.stage];
+    if (tile.expert == kNoExpert) return;
     compute_narrowest<C, kIsGated, 8, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160>(
         p, ring, place, tile, warpgroup);
-  });
+  }
 }
 
 template <class C, bool kIsGated>
 __global__ void __cluster_dims__(C::kBlocks, 1, 1) __launch_bounds__(C::kThreads, 1)
     wgmma_kernel(const __grid_constant__ Product p) {
   extern __shared__ __align__(1024) std::byte shared[];
-  const Ring<C> ring{shared_address(shared)};
+  const Ring<C> ring{shared_address(shared), reinterpret_cast<ExpertTile*>(shared + C::kTilesOffset)};
   const ExpertTable table(shared + C::kTableOffset, p.tiles.num_experts);
   init_ring<C, kIsGated>(ring);
   // The groups' offsets are older than the kernel in front of kDown, which has read them.
@@ -427,7 +456,7 @@ __global__ void __cluster_dims__(C::kBlocks, 1, 1) __launch_bounds__(C::kThreads
     }
   } else {
     if constexpr (kMovesRegisters) take_registers<224>();
-    compute_tiles<C, kIsGated>(p, ring, table, warpgroup - 1);
+    compute_tiles<C, kIsGated>(p, ring, warpgroup - 1);
   }
   if constexpr (C::kBlocks > 1) synchronize_cluster();  // the others may still write here
 }

@@ -18,9 +18,10 @@ namespace aurora::cuda {
 namespace {
 
 constexpr int kMostWarps = 32;
-constexpr int kFewestWarps = 4;           // as many as there is room for the counts of, at the least
-constexpr int kMostRounds = 8;            // the keys of all rounds stay in registers
-constexpr int kRoundsOfMany = 2;          // when there are several tiles: more blocks share the work
+constexpr int kFewestWarps = 4;   // as many as there is room for the counts of, at the least
+constexpr int kMostRounds = 8;    // the keys of all rounds stay in registers
+constexpr int kRoundsOfOne = 2;   // up to which one block does it all; beyond, two launches are faster
+constexpr int kRoundsOfMany = 2;  // when there are several tiles: more blocks share the work
 constexpr std::int64_t kManyTiles = 256;  // each block reads the counts of all; beyond, tiles grow
 constexpr std::int64_t kCountBytes = std::int64_t{40} << 10;  // of the 48 KiB that need no asking
 constexpr std::int64_t kMostExperts = kCountBytes / kFewestWarps / std::int64_t{sizeof(std::int32_t)};
@@ -302,7 +303,7 @@ Tiling tiling_of(std::int64_t num_slots, std::int64_t num_experts) {
   const std::int64_t words_bytes = num_experts * std::int64_t{sizeof(std::int32_t)};
   while (most_warps > kFewestWarps && most_warps * words_bytes > kCountBytes) most_warps /= 2;
   const std::int64_t num_rounds = ceiling(num_slots, kWarp);
-  if (num_rounds <= most_warps * kMostRounds) {
+  if (num_rounds <= most_warps * kRoundsOfOne) {
     // A thread for each expert too, as far as there are so many.
     const std::int64_t num_warps =
         std::min(most_warps, std::max(num_rounds, ceiling(num_experts + 1, kWarp)));

@@ -125,11 +125,12 @@ INSTANTIATE_TEST_SUITE_P(Backends, GroupRows, testing::ValuesIn(every_way()), va
 
 TEST_P(GroupRows, EqualsTheLoopOverExpertsAndRows) {
   Random random(61);
-  const std::vector<Shape> shapes{
-      {1, 8, 1, 1},         {1, 8, 8, 8},           {31, 8, 3, 2},      {32, 16, 16, 4},
-      {33, 16, 5, 4},       {256, 8, 4, 2},         {257, 128, 128, 8}, {700, 64, 9, 6},
-      {500, 8, 4, 2, true}, {1025, 200, 40, 4},     {2000, 12, 12, 3},  {1024, 40, 30, 8},
-      {1025, 40, 30, 8},    {3000, 16, 8, 4, true}, {700, 600, 600, 6}, {90, 1500, 1500, 4}};
+  const std::vector<Shape> shapes{{1, 8, 1, 1},           {1, 8, 8, 8},       {31, 8, 3, 2},
+                                  {32, 16, 16, 4},        {33, 16, 5, 4},     {256, 8, 4, 2},
+                                  {257, 128, 128, 8},     {700, 64, 9, 6},    {500, 8, 4, 2, true},
+                                  {1025, 200, 40, 4},     {2000, 12, 12, 3},  {1024, 40, 30, 8},
+                                  {255, 40, 30, 8},       {256, 40, 30, 8},   {1025, 40, 30, 8},
+                                  {3000, 16, 8, 4, true}, {700, 600, 600, 6}, {90, 1500, 1500, 4}};
   for (const Shape& shape : shapes) {
     SCOPED_TRACE(std::to_string(shape.num_rows) + " rows, " + std::to_string(shape.num_local_experts) +
                  " local experts");
