@@ -18,7 +18,7 @@ namespace aurora {
 struct ServeOptions {
   std::vector<std::string> models;  // configuration files
   std::string backend = "auto";
-  std::string cuda_graphs = "off";      // or "on"
+  std::string cuda_graphs = "on";       // or "off"
   std::string worker_streams = "auto";  // or "on", "off"
   std::string transport = "auto";
   std::int64_t ranks = 0;  // threads only; 0: one

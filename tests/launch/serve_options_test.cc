@@ -94,9 +94,9 @@ TEST(ServeOptions, ReplanningIsOffUnlessAskedForAndItsSettingsReachTheEngine) {
 }
 
 TEST(ServeOptions, CudaGraphsAreOnUnlessTurnedOff) {
-  EXPECT_EQ(parsed({}).options.cuda_graphs, "off");
-  EXPECT_EQ(parsed({"--cuda-graphs", "on"}).options.cuda_graphs, "on");
-  EXPECT_EQ(parsed({}, {"AURORA_CUDA_GRAPHS=on"}).options.cuda_graphs, "on");
+  EXPECT_EQ(parsed({}).options.cuda_graphs, "on");
+  EXPECT_EQ(parsed({"--cuda-graphs", "off"}).options.cuda_graphs, "off");
+  EXPECT_EQ(parsed({}, {"AURORA_CUDA_GRAPHS=off"}).options.cuda_graphs, "off");
   EXPECT_NE(failure_of({"--cuda-graphs", "maybe"}), "");
 }
 
