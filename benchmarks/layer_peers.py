@@ -6,6 +6,7 @@
 One JSON line a row, as aurora-bench writes them; benchmarks/layer_table.py joins both. Implementations, those that can
 be imported here (the others are named on standard error, with the reason):
     torch-grouped-mm         two grouped products and SwiGLU on rows that are sorted by expert already, nothing else
+    torch-product-per-expert the same rows, one product of cuBLAS after the other; the host knows the experts' sizes
     transformers-grouped-mm  the grouped_mm experts of Hugging Face transformers, from hidden states to combined output
     transformers-batched-mm  its batched_mm experts, up to 16 tokens (it gathers the weights of every pair)
     vllm-triton              fused_experts of vLLM
@@ -75,6 +76,16 @@ def as_it_is(output):
     return output
 
 
+def combine_sorted(batch, order):
+    """The sum over each token's experts of outputs that are sorted by expert."""
+    def combined(output):
+        pairs = torch.empty_like(output, dtype=torch.float32)
+        pairs[order] = output.float()
+        return (pairs.view(*batch.ids.shape, -1) * batch.weights[..., None]).sum(1)
+
+    return combined
+
+
 class TorchGroupedMm:
     name = "torch-grouped-mm"
 
@@ -90,12 +101,26 @@ class TorchGroupedMm:
             gate, up = self.grouped_mm(rows, gate_up, offs=offsets).chunk(2, dim=-1)
             return self.grouped_mm(torch.nn.functional.silu(gate) * up, down, offs=offsets)
 
-        def combined(output):
-            pairs = torch.empty_like(output, dtype=torch.float32)
-            pairs[order] = output.float()
-            return (pairs.view(*batch.ids.shape, -1) * batch.weights[..., None]).sum(1)
+        return run, combine_sorted(batch, order)
 
-        return run, combined
+
+class TorchProductPerExpert:
+    name = "torch-product-per-expert"
+
+    def prepare(self, layer, batch):
+        order, ends = batch.sorted_rows(len(layer.gate_up))
+        rows = batch.hidden[order // batch.ids.shape[1]]
+        ends = ends.tolist()
+        groups = [(expert, begin, end) for expert, (begin, end) in enumerate(zip([0, *ends], ends)) if begin < end]
+        outputs = torch.empty_like(rows)
+
+        def run():
+            for expert, begin, end in groups:
+                gate, up = (rows[begin:end] @ layer.gate_up[expert].T).chunk(2, dim=-1)
+                torch.mm(torch.nn.functional.silu(gate) * up, layer.down[expert].T, out=outputs[begin:end])
+            return outputs
+
+        return run, combine_sorted(batch, order)
 
 
 class TransformersExperts:
@@ -159,6 +184,7 @@ class SglangTriton:
 
 IMPLEMENTATIONS = {
     "torch-grouped-mm": TorchGroupedMm,
+    "torch-product-per-expert": TorchProductPerExpert,
     "transformers-grouped-mm": lambda: TransformersExperts("grouped_mm"),
     "transformers-batched-mm": lambda: TransformersExperts("batched_mm", most_tokens=16),
     "vllm-triton": VllmTriton,

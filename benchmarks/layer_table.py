@@ -13,8 +13,8 @@ import json
 import math
 import sys
 
-US, THEM = "aurora", ["torch-grouped-mm", "transformers-grouped-mm", "transformers-batched-mm", "vllm-triton",
-                      "sglang-triton"]
+US, THEM = "aurora", ["torch-grouped-mm", "torch-product-per-expert", "transformers-grouped-mm",
+                      "transformers-batched-mm", "vllm-triton", "sglang-triton"]
 PARTIAL = {"transformers-batched-mm"}  # not measured in every cell
 TRITON = ["vllm-triton", "sglang-triton"]
 RAW_LIMITS = [(1, 2.0), (8, 1.6), (256, 1.25), (4096, 1.5), (math.inf, 1.35)]  # up to these tokens, over the raw floor

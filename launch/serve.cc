@@ -20,7 +20,6 @@
 #include "launch/rank_transport.h"
 #include "launch/report.h"
 #include "runtime/agreement.h"
-#include "runtime/dispatch/row_layout.h"
 #include "runtime/plan_io/plan_file.h"
 #include "runtime/plan_io/traffic_file.h"
 

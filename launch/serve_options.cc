@@ -10,7 +10,6 @@
 
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
-#include "runtime/dispatch/row_layout.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
 #include "scheduler/placement.h"
@@ -290,6 +289,10 @@ void check_combinations(const CommandLine& command) {
 }
 
 }  // namespace
+
+std::string wire_dtype_name(std::optional<DType> chosen) {
+  return chosen ? std::string(dtype_name(*chosen)) : "auto";
+}
 
 std::vector<Field> serve_fields(ServeOptions& o) {
   constexpr double kLongestTimeout = 86400;

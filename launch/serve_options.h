@@ -60,6 +60,9 @@ struct ServeOptions {
 /// own tables.
 std::vector<Field> serve_fields(ServeOptions& options);
 
+/// Of the setting wire_dtype; "auto" where none is chosen.
+std::string wire_dtype_name(std::optional<DType> chosen);
+
 enum class CommandAction : std::uint8_t {
   kServe,
   kPrint,  // print `text` on standard output and leave with 0 (--help, --version)

@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 
 #include "kernels/dtype.h"
 #include "kernels/float8.h"
@@ -32,11 +31,6 @@ inline WireTypes wire_types(std::optional<DType> chosen, DType compute) {
   const DType wire = chosen.value_or(compute);
   if (wire == DType::kFloat8E4M3) return {wire, DType::kBFloat16};
   return {dtype_bytes(wire) < dtype_bytes(compute) ? wire : compute, wire};
-}
-
-/// "auto" where none is chosen.
-inline std::string wire_dtype_name(std::optional<DType> chosen) {
-  return chosen ? std::string(dtype_name(*chosen)) : "auto";
 }
 
 /// The bytes of one dispatched row: [hidden values in wire dtype, with scales][padding to 8][top_k

@@ -82,6 +82,7 @@ EXTERNAL_INCLUDES = [
     ("cuda**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
     ("cublas**", ["kernels/cuda/*", "runtime/transport/nccl_*"]),
     ("nvtx3/**", ["kernels/cuda/*"]),
+    ("nv/target", ["kernels/cuda/*"]),
     ("mma.h", ["kernels/cuda/*"]),
     ("cblas.h", ["kernels/cpu/*.cc", "benchmarks/**.cc"]),
     ("immintrin.h", ["kernels/cpu/*"]),
