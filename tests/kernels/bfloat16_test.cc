@@ -200,6 +200,23 @@ TEST_P(Bfloat16, KeysAndValuesAreStoredToTheBit) {
   }
 }
 
+// Tokens of `batch`, whose output is there, alone as in decoding: the same bits.
+void check_alone(Device& device, const PagedAttentionArgs& batch) {
+  const std::int64_t heads = batch.query.dim(1), width = batch.query.dim(2), row = heads * width;
+  for (std::int32_t position : {0, 31, 39, 128, 256, 299}) {
+    std::vector<std::int32_t> sequence{0}, positions{position};
+    Narrow output(static_cast<std::size_t>(row));
+    PagedAttentionArgs alone = batch;
+    alone.query = Tensor(batch.query.u16() + position * row, DType::kBFloat16, {1, heads, width});
+    alone.sequence_index = view(sequence, {1});
+    alone.positions = view(positions, {1});
+    alone.output = view(output, {1, heads, width});
+    device.run(&Ops::paged_attention, alone);
+    EXPECT_TRUE(std::equal(output.begin(), output.end(), batch.output.u16() + position * row))
+        << "width " << width << " position " << position;
+  }
+}
+
 // One sequence whose tokens are all queried; blocks in descending order.
 TEST_P(Bfloat16, AttentionEqualsTheCpus) {
   Random random(126);
@@ -246,6 +263,8 @@ TEST_P(Bfloat16, AttentionEqualsTheCpus) {
                 bound(value, largest_value, relative))
           << "width " << width << " at " << i;
     }
+    check_alone(device(), args(view(query.narrow, tokens), view(keys.narrow, cache),
+                               view(values.narrow, cache), view(output, tokens)));
   }
 }
 
