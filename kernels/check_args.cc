@@ -66,11 +66,13 @@ void check_args(const LinearArgs& args) {
 }
 
 void check_args(const RopeArgs& args) {
-  const std::int64_t num_tokens = args.heads.dim(0);
-  const std::int64_t width = args.heads.dim(2);
+  const std::int64_t num_tokens = args.query.dim(0);
+  const std::int64_t width = args.query.dim(2);
   if (num_tokens == 0) return;
   check(width % 2 == 0, "rope: head_width is odd");
-  check_shape(args.heads, {num_tokens, args.heads.dim(1), width}, "rope: heads");
+  check_shape(args.query, {num_tokens, args.query.dim(1), width}, "rope: query");
+  check_shape(args.key, {num_tokens, args.key.dim(1), width}, "rope: key");
+  check(args.key.dtype() == args.query.dtype(), "rope: query and key differ in dtype");
   check_shape(args.positions, {num_tokens}, "rope: positions");
   check_shape(args.cosine, {args.cosine.dim(0), width / 2}, "rope: cosine");
   check_shape(args.sine, {args.cosine.dim(0), width / 2}, "rope: sine");

@@ -48,9 +48,11 @@ struct LinearArgs {
 };
 
 /// Rotary position embedding, rotate-half layout (Su et al., arXiv 2104.09864, as in Hugging Face): element j
-/// of the first half of a head pairs with element j of the second. In place.
+/// of the first half of a head pairs with element j of the second. In place; queries and keys at once, which
+/// turn by the same angles.
 struct RopeArgs {
-  Tensor heads;      // [num_tokens, num_heads, head_width]
+  Tensor query;      // [num_tokens, num_heads, head_width]
+  Tensor key;        // [num_tokens, num_kv_heads, head_width]
   Tensor positions;  // [num_tokens] int32
   Tensor cosine;     // [max_positions, head_width / 2]
   Tensor sine;       // [max_positions, head_width / 2]

@@ -29,21 +29,22 @@ struct Rotate {
 }  // namespace
 
 void CpuOps::rope(Stream& stream, const RopeArgs& args) const {
-  const std::int64_t num_tokens = args.heads.dim(0);
-  const std::int64_t num_heads = args.heads.dim(1);
-  const std::int64_t width = args.heads.dim(2);
+  const std::int64_t num_tokens = args.query.dim(0);
+  const std::int64_t width = args.query.dim(2);
   check_args(args);
   if (num_tokens == 0) return;
   const std::int64_t num_positions = args.cosine.dim(0);
   const std::int64_t half = width / 2;
   cpu_stream(stream).submit([=] {
     const std::int32_t* positions = args.positions.i32();
-    float* heads = args.heads.f32();
     for (std::int64_t token = 0; token < num_tokens; ++token) {
       check_index(positions[token], num_positions, token, "rope: positions");
-      run_for_active_isa<Rotate>(heads + token * num_heads * width,
-                                 args.cosine.f32() + positions[token] * half,
-                                 args.sine.f32() + positions[token] * half, num_heads, half);
+      for (const Tensor& heads : {args.query, args.key}) {
+        const std::int64_t num_heads = heads.dim(1);
+        run_for_active_isa<Rotate>(heads.f32() + token * num_heads * width,
+                                   args.cosine.f32() + positions[token] * half,
+                                   args.sine.f32() + positions[token] * half, num_heads, half);
+      }
     }
   });
 }

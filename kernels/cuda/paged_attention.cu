@@ -1,89 +1,24 @@
 // Attention of new tokens over the keys of their own sequences.
 //
-// A block takes a few query rows, a row being one head of one token, that share a key head: the heads of a
-// group and, in a prefill, neighbouring tokens. Tiles of 32 keys and then of their values pass through shared
-// memory, where all rows of the block use them; a warp computes kRows rows, a lane one key of the tile. Each
-// row keeps a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
+// Tokens that each have a sequence of their own are paged_attention_decode.cu's. Here a block takes a few
+// query rows, a row being one head of one token, that share a key head: the heads of a group and, in a
+// prefill, neighbouring tokens. Tiles of 32 keys and then of their values pass through shared memory, where
+// all rows of the block use them; a warp computes kRows rows, a lane one key of the tile.
 //
-// Keys are cut into splits of kSplit at fixed positions, and a row's splits are merged in ascending order.
-// Few rows over long contexts (decoding) have a block for each split, so that all of the GPU reads keys, and
-// a second kernel that merges; many rows have one block for all splits. The arithmetic of a row is the same,
-// to the bit, whatever the batch: tiles, splits and every order depend on its position and window alone.
+// Few rows over long contexts have a block for each split of their keys, so that all of the GPU reads keys,
+// and a second kernel that merges; many rows have one block for all splits.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dependent_launch.cuh"
-#include "kernels/cuda/device_fault.cuh"
-#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/paged_attention.cuh"
 
 namespace aurora::cuda {
 namespace {
 
-constexpr int kKeys = kWarp;  // of a tile: one a lane
-constexpr int kSplit = 256;   // keys; a multiple of kKeys
 constexpr int kMaxWidth = 256;
 /// Partial results of the splits may take this much; beyond it there are rows enough to fill the GPU anyway.
 constexpr std::size_t kMaxPartialBytes = std::size_t{64} << 20;
-
-template <class T>
-struct Attention {
-  const T* query;   // [num_tokens, num_heads, width]
-  const T* keys;    // [num_blocks, block_size, num_kv_heads, width]
-  const T* values;  // likewise
-  const std::int32_t* block_tables;
-  const std::int32_t* sequence_index;
-  const std::int32_t* positions;
-  T* output;
-  std::int64_t num_tokens, num_sequences, max_blocks, num_blocks;
-  int num_heads, num_kv_heads, width, block_size, window;
-  float scale;
-  FaultSink faults;
-  // How rows are dealt out to blocks.
-  int tokens_per_block, heads_per_block;
-  bool is_vectorised;  // rows of the cache are whole and aligned 16-byte words
-  int num_splits;      // of the longest context; blocks in z when `partials` is there
-  float* partials;     // [num_tokens, num_heads, num_splits, 2 + width], or null: one block does all splits
-
-  __device__ std::int64_t first_key(std::int64_t position) const {
-    return window > 0 && position >= window ? position - window + 1 : 0;
-  }
-};
-
-/// A softmax-weighted sum under way; each lane holds elements lane + 32 i.
-template <int kParts>
-struct RunningSum {
-  float largest = -INFINITY;
-  float total = 0;
-  float sum[kParts] = {};
-
-  __device__ void rescale(float new_largest) {
-    const float factor = expf(largest - new_largest);  // 0 at the start: exp(-inf)
-    total = __fmul_rn(total, factor);
-    for (int i = 0; i < kParts; ++i) sum[i] = __fmul_rn(sum[i], factor);
-    largest = new_largest;
-  }
-  /// Adds the keys that `part` has seen, which come after this one's.
-  __device__ void merge(const RunningSum& part) {
-    if (part.largest == -INFINITY) return;
-    rescale(fmaxf(largest, part.largest));
-    const float factor = expf(part.largest - largest);
-    total = fmaf(part.total, factor, total);
-    for (int i = 0; i < kParts; ++i) sum[i] = fmaf(part.sum[i], factor, sum[i]);
-  }
-};
-
-/// Whether the token can be attended for; reports when not.
-template <class T>
-__device__ bool token_fits(const Attention<T>& a, std::int64_t token, std::int64_t sequence,
-                           std::int64_t position) {
-  if (!index_fits(a.faults, FaultSite::kAttentionSequence, token, sequence, a.num_sequences)) return false;
-  if (position < 0) {
-    report_fault(a.faults, FaultSite::kAttentionPosition, token, position, 0);
-    return false;
-  }
-  return index_fits(a.faults, FaultSite::kAttentionLastBlock, sequence, position / a.block_size,
-                    a.max_blocks);
-}
 
 /// Neighbouring tokens of one sequence, and the keys that any of them attends to.
 struct Run {
@@ -240,29 +175,6 @@ __device__ void attend_split(const Attention<T>& a, const Run& run, std::int64_t
   }
 }
 
-template <class T, int kParts>
-__device__ void store_partial(const Attention<T>& a, std::int64_t row, std::int64_t split,
-                              const RunningSum<kParts>& part) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  float* to = a.partials + (row * a.num_splits + split) * (2 + a.width);
-  if (lane == 0) {
-    to[0] = part.largest;
-    to[1] = part.total;
-  }
-  for (int p = 0; p < kParts; ++p) {
-    if (lane + kWarp * p < a.width) to[2 + lane + kWarp * p] = part.sum[p];
-  }
-}
-
-template <class T, int kParts>
-__device__ void store_output(const Attention<T>& a, std::int64_t row, const RunningSum<kParts>& all) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int p = 0; p < kParts; ++p) {
-    const int d = lane + kWarp * p;
-    if (d < a.width) a.output[row * a.width + d] = from_float<T>(all.sum[p] / all.total);
-  }
-}
-
 template <class T, int kParts, int kWarps, int kRows>
 __global__ void __launch_bounds__(kWarps* kWarp) paged_attention_kernel(Attention<T> a) {
   constexpr int kWidth = kParts * kWarp;
@@ -296,40 +208,44 @@ __global__ void __launch_bounds__(kWarps* kWarp) paged_attention_kernel(Attentio
         if (a.partials == nullptr) {
           all[i].merge(rows.part[i]);
         } else if (split >= rows.first[i] / kSplit && split <= rows.last[i] / kSplit) {
-          store_partial(a, row, split, rows.part[i]);
+          store_partial(a, row, split, lane, rows.part[i]);
         }
       }
     }
     if (run.end_token == end) break;
   }
   for (int i = 0; i < kRows && a.partials == nullptr; ++i) {
-    if (rows.token[i] >= 0) store_output(a, rows.token[i] * a.num_heads + rows.head[i], all[i]);
+    if (rows.token[i] >= 0) store_output(a, rows.token[i] * a.num_heads + rows.head[i], lane, all[i]);
   }
 }
 
-/// Merges the splits of one row a warp.
-template <class T, int kParts>
+/// Merges the splits of one row a block, a thread one element.
+template <class T>
 __global__ void merge_splits_kernel(Attention<T> a) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  constexpr int kInFlight = 8;  // splits that a thread reads at a time
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t token = row / a.num_heads;
+  const int element = static_cast<int>(threadIdx.x);
   wait_for_kernel_before();
   let_next_kernel_begin();
-  if (row >= a.num_tokens * a.num_heads) return;
-  const std::int64_t token = row / a.num_heads;
   const std::int64_t position = a.positions[token];
   if (!token_fits(a, token, a.sequence_index[token], position)) return;
-  RunningSum<kParts> all;
-  for (std::int64_t split = a.first_key(position) / kSplit; split <= position / kSplit; ++split) {
-    const float* from = a.partials + (row * a.num_splits + split) * (2 + a.width);
-    RunningSum<kParts> part;
-    part.largest = from[0];
-    part.total = from[1];
-    for (int p = 0; p < kParts; ++p) {
-      part.sum[p] = lane + kWarp * p < a.width ? from[2 + lane + kWarp * p] : 0.0F;
+  const std::int64_t end = position / kSplit + 1;
+  RunningSum<1> all;
+  for (std::int64_t split = a.first_key(position) / kSplit; split < end; split += kInFlight) {
+    RunningSum<1> parts[kInFlight];
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (split + i >= end) break;
+      const float* from = a.partials + (row * a.num_splits + split + i) * (2 + a.width);
+      parts[i].largest = from[0];
+      parts[i].total = from[1];
+      if (element < a.width) parts[i].sum[0] = from[2 + element];
     }
-    all.merge(part);
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) all.merge(parts[i]);  // beyond the end nothing
   }
-  store_output(a, row, all);
+  store_output(a, row, element, all);
 }
 
 template <class T>
@@ -366,27 +282,45 @@ Attention<T> attention_of(const PagedAttentionArgs& args, FaultSink faults) {
       .partials = nullptr};
 }
 
+/// Memory for the partial results of splits, where there are splits and it is not too much.
+template <class T>
+float* place_partials(CudaStream& stream, const Attention<T>& a) {
+  const std::size_t bytes = static_cast<std::size_t>(a.num_tokens) *
+                            static_cast<std::size_t>(a.num_heads * a.num_splits) *
+                            static_cast<std::size_t>(2 + a.width) * sizeof(float);
+  if (a.num_splits == 1 || bytes > kMaxPartialBytes) return nullptr;
+  return reinterpret_cast<float*>(stream.scratch(bytes));
+}
+
 template <class T, int kParts, int kWarps, int kRows>
-void launch(CudaStream& stream, Attention<T> a) {
+void launch_rows(CudaStream& stream, Attention<T> a) {
   const int group = a.num_heads / a.num_kv_heads;
   a.heads_per_block = std::min(group, kWarps * kRows);
   // With as many sequences as tokens each token has its own, and shares its keys with no other.
   a.tokens_per_block = a.num_tokens <= a.num_sequences ? 1 : kWarps * kRows / a.heads_per_block;
-  const std::size_t partial_bytes = static_cast<std::size_t>(a.num_tokens) *
-                                    static_cast<std::size_t>(a.num_heads * a.num_splits) *
-                                    static_cast<std::size_t>(2 + a.width) * sizeof(float);
-  if (a.num_splits > 1 && partial_bytes <= kMaxPartialBytes) {
-    a.partials = reinterpret_cast<float*>(stream.scratch(partial_bytes));
-  }
   const dim3 grid(blocks_for(a.num_tokens, a.tokens_per_block),
                   static_cast<unsigned>(a.num_kv_heads) * blocks_for(group, a.heads_per_block),
                   a.partials != nullptr ? static_cast<unsigned>(a.num_splits) : 1U);
   launch_dependent(paged_attention_kernel<T, kParts, kWarps, kRows>, grid, kWarps * kWarp, 0, stream.handle(),
                    "paged_attention", a);
+}
+
+template <class T>
+void launch(CudaStream& stream, Attention<T> a) {
+  a.partials = place_partials(stream, a);
+  // As many warps and rows as leave the tile and the queries within 48 KiB of shared memory.
+  if (a.num_tokens <= a.num_sequences && a.is_vectorised) {
+    launch_decode_attention(stream, a);
+  } else if (a.width <= 64) {
+    launch_rows<T, 2, 8, 4>(stream, a);
+  } else if (a.width <= 128) {
+    launch_rows<T, 4, 8, 4>(stream, a);
+  } else {
+    launch_rows<T, 8, 4, 2>(stream, a);
+  }
   if (a.partials == nullptr) return;
-  constexpr int kMergeWarps = 4;
-  launch_dependent(merge_splits_kernel<T, kParts>, blocks_for(a.num_tokens * a.num_heads, kMergeWarps),
-                   kMergeWarps * kWarp, 0, stream.handle(), "paged_attention: merge", a);
+  launch_dependent(merge_splits_kernel<T>, static_cast<unsigned>(a.num_tokens * a.num_heads),
+                   blocks_for(a.width, kWarp) * kWarp, 0, stream.handle(), "paged_attention: merge", a);
 }
 
 }  // namespace
@@ -403,17 +337,8 @@ void CudaOps::paged_attention(Stream& stream, const PagedAttentionArgs& args) co
     check(tensor->dtype() == args.query.dtype(), "paged_attention: query, cache and output differ in dtype");
   }
   CudaStream& own = cuda_stream(stream);
-  with_element(args.query.dtype(), "paged_attention", [&]<class T>(T*) {
-    const Attention<T> attention = attention_of<T>(args, own.faults());
-    // As many warps and rows as leave the tile and the queries within 48 KiB of shared memory.
-    if (width <= 64) {
-      launch<T, 2, 8, 4>(own, attention);
-    } else if (width <= 128) {
-      launch<T, 4, 8, 4>(own, attention);
-    } else {
-      launch<T, 8, 4, 2>(own, attention);
-    }
-  });
+  with_element(args.query.dtype(), "paged_attention",
+               [&]<class T>(T*) { launch(own, attention_of<T>(args, own.faults())); });
 }
 
 }  // namespace aurora::cuda

@@ -76,25 +76,42 @@ __device__ inline RowShare row_share(unsigned blocks_per_row) {
 /// Parts of a row that a thread has under way at once: enough, over all threads, to keep memory busy.
 inline constexpr int kPartsInFlight = 4;
 
-/// Copies the share of `width` elements, a multiple of kVector; both rows are aligned to as many. A thread
-/// has at most kPartsInFlight vectors.
-template <class From, class To, int kVector>
-__device__ void copy_row(const From* source, To* destination, std::int64_t width, const RowShare& share) {
-  const std::int64_t num_parts = width / kVector;
-  Elements<From, kVector> values[kPartsInFlight];
+/// What a thread has read of its row, at most kPartsInFlight vectors.
+template <class T, int kVector>
+struct RowParts {
+  Elements<T, kVector> part[kPartsInFlight];
+};
+
+/// Reads the share of `width` elements, a multiple of kVector; the row is aligned to as many.
+template <int kVector, class From>
+__device__ RowParts<From, kVector> load_row(const From* source, std::int64_t width, const RowShare& share) {
+  RowParts<From, kVector> values;
 #pragma unroll
   for (int i = 0; i < kPartsInFlight; ++i) {
     const std::int64_t part = share.first + i * share.stride;
-    if (part < num_parts) values[i] = load_elements<kVector>(source + part * kVector);
+    if (part < width / kVector) values.part[i] = load_elements<kVector>(source + part * kVector);
   }
+  return values;
+}
+
+/// Writes what `load_row` read, converted; the row is aligned to kVector elements.
+template <class From, class To, int kVector>
+__device__ void store_row(const RowParts<From, kVector>& values, To* destination, std::int64_t width,
+                          const RowShare& share) {
 #pragma unroll
   for (int i = 0; i < kPartsInFlight; ++i) {
     const std::int64_t part = share.first + i * share.stride;
-    if (part >= num_parts) break;
+    if (part >= width / kVector) break;
     Elements<To, kVector> converted;
-    for (int v = 0; v < kVector; ++v) converted.part[v] = convert<To>(values[i].part[v]);
+    for (int v = 0; v < kVector; ++v) converted.part[v] = convert<To>(values.part[i].part[v]);
     store_elements(converted, destination + part * kVector);
   }
+}
+
+/// Copies the share of `width` elements, a multiple of kVector; both rows are aligned to as many.
+template <class From, class To, int kVector>
+__device__ void copy_row(const From* source, To* destination, std::int64_t width, const RowShare& share) {
+  store_row(load_row<kVector>(source, width, share), destination, width, share);
 }
 
 /// Elements that a thread moves at once where everything is aligned: 16 bytes of the wider type.

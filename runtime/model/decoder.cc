@@ -122,8 +122,7 @@ void Decoder::rotate_and_attend(std::int64_t layer_index) {
   const Tensor query = heads_of(query_, config_->num_heads);
   const Tensor key = heads_of(key_, config_->num_kv_heads);
   const Tensor value = heads_of(value_, config_->num_kv_heads);
-  ops_->rope(*stream_, {query, positions_, cosine_, sine_});
-  ops_->rope(*stream_, {key, positions_, cosine_, sine_});
+  ops_->rope(*stream_, {query, key, positions_, cosine_, sine_});
   ops_->append_kv(*stream_, {key, value, slots_, cache_->keys(layer_index), cache_->values(layer_index)});
   ops_->paged_attention(*stream_, {.query = query,
                                    .key_cache = cache_->keys(layer_index),

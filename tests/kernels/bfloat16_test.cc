@@ -43,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, Bfloat16, testing::ValuesIn(every_gemm()), va
 struct Shape {
   std::int64_t rows, width;
 };
-const Shape kShapes[] = {{0, 8}, {1, 1}, {1, 64}, {2, 7}, {5, 129}, {33, 256}};
+const Shape kShapes[] = {{0, 8}, {1, 1}, {1, 64}, {2, 7}, {5, 129}, {33, 256}, {3, 2048}};
 
 TEST_P(Bfloat16, RmsNormReadsBothTypesAndRoundsOnce) {
   Random random(121);
@@ -117,25 +117,29 @@ TEST_P(Bfloat16, LinearEqualsTheNaiveSum) {
 
 TEST_P(Bfloat16, RopeRotatesAndRoundsOnce) {
   Random random(123);
-  const std::int64_t tokens = 5, heads = 3, half = 20, positions = 9;
-  Exact x(random, tokens * heads * 2 * half);
-  std::vector<float> cosine = random.normals(positions * half), sine = random.normals(positions * half);
-  std::vector<std::int32_t> at = random.indices(tokens, positions);
-  const std::vector<float> before = x.wide;
-  const auto args = [&](const Tensor& rotated) {
-    return RopeArgs{rotated, view(at, {tokens}), view(cosine, {positions, half}),
-                    view(sine, {positions, half})};
-  };
-  cpu_.run(&Ops::rope, args(view(x.wide, {tokens, heads, 2 * half})));
-  device().run(&Ops::rope, args(view(x.narrow, {tokens, heads, 2 * half})));
-  double largest = 0;
-  for (const std::vector<float>& values : {before, cosine, sine}) {
-    for (const float value : values) largest = std::max(largest, std::fabs(static_cast<double>(value)));
-  }
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const auto value = static_cast<double>(x.wide[i]);
-    ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(x.narrow[i])) - value),
-              bound(value, 2 * largest * largest, gamma(2)));
+  const std::int64_t tokens = 5, heads = 3, kv_heads = 2, positions = 9;
+  for (const std::int64_t half : {20, 64}) {  // 64: 16 bytes at a time
+    Exact query(random, tokens * heads * 2 * half), key(random, tokens * kv_heads * 2 * half);
+    std::vector<float> cosine = random.normals(positions * half), sine = random.normals(positions * half);
+    std::vector<std::int32_t> at = random.indices(tokens, positions);
+    double largest = 0;
+    for (const std::vector<float>& values : {query.wide, key.wide, cosine, sine}) {
+      for (const float value : values) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+    }
+    const auto args = [&](auto& rotated_query, auto& rotated_key) {
+      return RopeArgs{view(rotated_query, {tokens, heads, 2 * half}),
+                      view(rotated_key, {tokens, kv_heads, 2 * half}), view(at, {tokens}),
+                      view(cosine, {positions, half}), view(sine, {positions, half})};
+    };
+    cpu_.run(&Ops::rope, args(query.wide, key.wide));
+    device().run(&Ops::rope, args(query.narrow, key.narrow));
+    for (const Exact* rotated : {&query, &key}) {
+      for (std::size_t i = 0; i < rotated->wide.size(); ++i) {
+        const auto value = static_cast<double>(rotated->wide[i]);
+        ASSERT_LE(std::fabs(static_cast<double>(bfloat16_to_float(rotated->narrow[i])) - value),
+                  bound(value, 2 * largest * largest, gamma(2)));
+      }
+    }
   }
 }
 
@@ -196,6 +200,23 @@ TEST_P(Bfloat16, KeysAndValuesAreStoredToTheBit) {
   }
 }
 
+// Tokens of `batch`, whose output is there, alone as in decoding: the same bits.
+void check_alone(Device& device, const PagedAttentionArgs& batch) {
+  const std::int64_t heads = batch.query.dim(1), width = batch.query.dim(2), row = heads * width;
+  for (std::int32_t position : {0, 31, 39, 128, 256, 299}) {
+    std::vector<std::int32_t> sequence{0}, positions{position};
+    Narrow output(static_cast<std::size_t>(row));
+    PagedAttentionArgs alone = batch;
+    alone.query = Tensor(batch.query.u16() + position * row, DType::kBFloat16, {1, heads, width});
+    alone.sequence_index = view(sequence, {1});
+    alone.positions = view(positions, {1});
+    alone.output = view(output, {1, heads, width});
+    device.run(&Ops::paged_attention, alone);
+    EXPECT_TRUE(std::equal(output.begin(), output.end(), batch.output.u16() + position * row))
+        << "width " << width << " position " << position;
+  }
+}
+
 // One sequence whose tokens are all queried; blocks in descending order.
 TEST_P(Bfloat16, AttentionEqualsTheCpus) {
   Random random(126);
@@ -242,6 +263,8 @@ TEST_P(Bfloat16, AttentionEqualsTheCpus) {
                 bound(value, largest_value, relative))
           << "width " << width << " at " << i;
     }
+    check_alone(device(), args(view(query.narrow, tokens), view(keys.narrow, cache),
+                               view(values.narrow, cache), view(output, tokens)));
   }
 }
 

@@ -38,7 +38,7 @@ void for_each_tensor(LinearArgs& args, const Use& use) {
 }
 template <class Use>
 void for_each_tensor(RopeArgs& args, const Use& use) {
-  for (Tensor* tensor : {&args.heads, &args.positions, &args.cosine, &args.sine}) use(*tensor);
+  for (Tensor* tensor : {&args.query, &args.key, &args.positions, &args.cosine, &args.sine}) use(*tensor);
 }
 template <class Use>
 void for_each_tensor(ClampArgs& args, const Use& use) {

@@ -1,4 +1,6 @@
 // rms_norm, clamp, silu_multiply, add, sigmoid_gated_add.
+#include <algorithm>
+
 #include "tests/kernels/kernel_fixture.h"
 
 namespace aurora::kernel_test {
@@ -19,7 +21,7 @@ TEST_P(RmsNorm, EqualsTheFormulaForAwkwardShapes) {
   Random random(31);
   for_each_isa(device(), [&](cpu::Isa) {
     for (const std::int64_t rows : {1, 2, 9}) {
-      for (const std::int64_t width : {1, 3, 15, 16, 17, 32, 129}) {
+      for (const std::int64_t width : {1, 3, 15, 16, 17, 32, 129, 2048, 8192, 8200, 8201}) {
         std::vector<float> input = random.normals(rows * width);
         std::vector<float> weight = random.normals(width);
         std::vector<float> output(input.size());
@@ -55,6 +57,25 @@ TEST_P(RmsNorm, RunsInPlaceWithTheSameResult) {
   device().run(&Ops::rms_norm,
                RmsNormArgs{view(input, {5, 33}), view(weight, {33}), 1e-5F, view(input, {5, 33})});
   EXPECT_EQ(input, output);
+}
+
+TEST_P(RmsNorm, ARowHasTheSameBitsAloneAndWhereverItLies) {
+  Random random(37);
+  for (const std::int64_t width : {24, 256, 2048, 8200}) {
+    constexpr std::int64_t kRows = 5;
+    std::vector<float> input = random.normals(kRows * width), weight = random.normals(width);
+    std::vector<float> together(input.size());
+    device().run(&Ops::rms_norm, RmsNormArgs{view(input, {kRows, width}), view(weight, {width}), 1e-5F,
+                                             view(together, {kRows, width})});
+    for (std::int64_t row = 0; row < kRows; ++row) {
+      std::vector<float> shifted(static_cast<std::size_t>(width + row));  // by 0, 4, ... bytes
+      std::copy_n(input.begin() + row * width, width, shifted.begin() + row);
+      const Tensor alone(shifted.data() + row, DType::kFloat32, {1, width});
+      device().run(&Ops::rms_norm, RmsNormArgs{alone, view(weight, {width}), 1e-5F, alone});
+      EXPECT_TRUE(std::equal(shifted.begin() + row, shifted.end(), together.begin() + row * width))
+          << "row " << row << " of width " << width;
+    }
+  }
 }
 
 TEST_P(RmsNorm, ARowOfZeroesStaysZero) {

@@ -196,7 +196,9 @@ TEST_P(PagedAttention, ATokenSeesTheSameHoweverThePromptIsCutAndWhoeverIsBeside)
 // Long contexts may be cut into parts that are merged: by the formula, and alone to the bit as in a batch.
 TEST_P(PagedAttention, LongContextsAreRightAndTheSameAloneAsInABatch) {
   Random random(66);
-  for (const Shape& shape : {Shape{4, 1, 20, 16}, Shape{2, 2, 130, 16}}) {
+  // Heads that share keys, more than eight of them, and none; rows that are whole 16-byte words and not.
+  for (const Shape& shape : {Shape{4, 1, 20, 16}, Shape{2, 2, 130, 16}, Shape{2, 2, 128, 16},
+                             Shape{9, 1, 64, 16}, Shape{2, 1, 256, 16}}) {
     World world(random, shape, {530, 256, 257});
     const std::int64_t row = shape.num_heads * shape.width;
     for (const std::int32_t window : {0, 300}) {
@@ -225,6 +227,31 @@ TEST_P(PagedAttention, LongContextsAreRightAndTheSameAloneAsInABatch) {
       }
     }
   }
+}
+
+// Decoding, where every token has a sequence of its own: contexts about the size of a tile and of several.
+TEST_P(PagedAttention, LastTokensOfManySequencesEqualTheFormula) {
+  Random random(67);
+  for_each_isa(device(), [&](cpu::Isa) {
+    for (const Shape& shape : {Shape{3, 3, 128, 16}, Shape{6, 2, 64, 7}, Shape{8, 1, 32, 16}}) {
+      World world(random, shape, {40, 1, 31, 32, 33, 127, 128, 129, 161});
+      const std::int64_t row = shape.num_heads * shape.width;
+      for (const std::int32_t window : {0, 5, 40}) {
+        Queries last{{8, 3, 0, 1, 2, 4, 5, 6, 7}, {160, 31, 39, 0, 30, 32, 126, 127, 128}, {}};
+        const auto num_tokens = static_cast<std::int64_t>(last.positions.size());
+        last.query = random.normals(num_tokens * row);
+        const std::vector<float> output = attend(device(), world, last, 0.2F, window);
+        for (std::int64_t token = 0; token < num_tokens; ++token) {
+          for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+            const std::int64_t at = token * row + head * shape.width;
+            const auto index = static_cast<std::size_t>(token);
+            check_head(world, last.query.data() + at, output.data() + at, last.sequences[index],
+                       last.positions[index], head, 0.2F, window);
+          }
+        }
+      }
+    }
+  });
 }
 
 TEST_P(PagedAttention, ExtremeScoresGiveNoNaN) {
