@@ -41,6 +41,8 @@ struct Config {
   static constexpr int kWarpgroups = kMultipliers;  // that multiply
   static constexpr int kTokens = kTokenColumns;     // of a block's share of a tile
   static constexpr int kStages = kStageCount;
+  /// Where tiles are so small, an expert has one of each strip as a rule, and the activations better stay.
+  static constexpr bool kReadsWeightsOnce = kBlocks == 1 && kTokens <= 64;
   static constexpr int kThreads = (kWarpgroups + 1) * kWarpgroup;
   static constexpr int kPanels = 2 * kWarpgroups;
   static constexpr int kOwnPanels = kPanels / kBlocks;  // that a block asks for
@@ -174,7 +176,9 @@ __device__ void fetch_weights(const Product& p, const Ring<C>& ring, const Exper
     const TensorMap* map = !kIsGated ? &maps.down : (is_up ? &maps.up : &maps.gate);
     constexpr int kStripPanels = kIsGated ? C::kWarpgroups : C::kPanels;
     const int feature = (tile.strip * kStripPanels + panel - (is_up ? C::kWarpgroups : 0)) * kPanel;
-    if constexpr (C::kBlocks == 1) {
+    if constexpr (C::kReadsWeightsOnce) {
+      copy_box_once(ring.weights(stage, panel), map, depth, feature, ring.full(stage));
+    } else if constexpr (C::kBlocks == 1) {
       copy_box(ring.weights(stage, panel), map, depth, feature, ring.full(stage));
     } else {
       constexpr std::uint16_t kAll = (1U << C::kBlocks) - 1;
@@ -418,13 +422,26 @@ __device__ void compute_narrowest(const Product& p, const Ring<C>& ring, Place<C
   }
 }
 
+/// The tile that begins in a stage, in every lane. One lane reads it, the one that empties the stage: its
+/// arrival there orders what it read, not what others did.
+template <class C>
+__device__ ExpertTile begun_tile(const Ring<C>& ring, int stage) {
+  ExpertTile tile{};
+  if (threadIdx.x % kWarp == 0) tile = ring.tiles[stage];
+  constexpr unsigned kAllLanes = ~0U;
+  return {.expert = __shfl_sync(kAllLanes, tile.expert, 0),
+          .first_row = __shfl_sync(kAllLanes, tile.first_row, 0),
+          .num_rows = __shfl_sync(kAllLanes, tile.num_rows, 0),
+          .strip = __shfl_sync(kAllLanes, tile.strip, 0)};
+}
+
 template <class C, bool kIsGated>
 __device__ void compute_tiles(const Product& p, const Ring<C>& ring, int warpgroup) {
   Place<C> place;
 #pragma unroll 1
   while (true) {
     wait_for(ring.full(place.stage), place.parity);
-    const ExpertTile tile = ring.tiles[place.stage];
+    const ExpertTile tile = begun_tile(ring, place.stage);
     if (tile.expert == kNoExpert) return;
     compute_narrowest<C, kIsGated, 8, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160>(
         p, ring, place, tile, warpgroup);

@@ -95,7 +95,20 @@ __device__ inline void copy_box(SharedAddress destination, const TensorMap* map,
       : "memory");
 }
 
-/// The same, to the same place of all blocks of the cluster in the mask `blocks`, and to the barrier of each.
+/// The same, of what is not read again: the cache gives it up first.
+__device__ inline void copy_box_once(SharedAddress destination, const TensorMap* map, std::int32_t column,
+                                     std::int32_t row, SharedAddress barrier) {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%2, %3}], [%4], %5;" ::"r"(destination),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
+/// The same as copy_box, to the same place of all blocks of the cluster in the mask `blocks`, and to the
+/// barrier of each.
 __device__ inline void copy_box_to(std::uint16_t blocks, SharedAddress destination, const TensorMap* map,
                                    std::int32_t column, std::int32_t row, SharedAddress barrier) {
   asm volatile(
