@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole table of the MoE layer on a GPU machine in one command, from what tests/gpu/pack.sh has packed (aurora-bench
-# is enough); about four minutes. Peers need a Python with torch, and transformers, vLLM or SGLang for theirs.
+# is enough); about two minutes. Peers need a Python with torch, and transformers, vLLM or SGLang for theirs.
 #
 #   tests/gpu/layer.sh --logs FOLDER [PART...]
 #   --shape LIST      of benchmarks/layer/shape.h instead of all
