@@ -265,6 +265,12 @@ __device__ void write_rows(const Assignment& a, const BlockPart& part) {
   }
 }
 
+__device__ void count_part(const Assignment& a, const BlockPart& part, FaultSink faults) {
+  choose_replicas(a, part, faults);
+  mark_pairs(a, part);
+  write_chunk_counts(a, part);
+}
+
 __device__ void fill_part(const Assignment& a, const BlockPart& part) {
   write_row_offsets(a);
   if (a.terms_are_pairs) write_pair_positions(a, part);
@@ -277,9 +283,7 @@ __global__ void count_kernel(Assignment a, FaultSink faults) {
   const BlockPart part = clear_part(a, shared, a.num_replicas);
   wait_for_kernel_before();
   let_next_kernel_begin();
-  choose_replicas(a, part, faults);
-  mark_pairs(a, part);
-  write_chunk_counts(a, part);
+  count_part(a, part, faults);
   for (int i = static_cast<int>(threadIdx.x); i < a.num_replicas; i += static_cast<int>(blockDim.x)) {
     if (part.slots[i] > 0) atomicAdd(&a.counts[a.num_ranks + i], static_cast<std::int32_t>(part.slots[i]));
   }
@@ -301,9 +305,7 @@ __global__ void assign_kernel(Assignment a, FaultSink faults) {
   place_scratch(a, reinterpret_cast<std::int32_t*>(part.slots) + a.num_replicas);
   wait_for_kernel_before();
   let_next_kernel_begin();
-  choose_replicas(a, part, faults);
-  mark_pairs(a, part);
-  write_chunk_counts(a, part);
+  count_part(a, part, faults);
   for (int i = static_cast<int>(threadIdx.x); i < a.num_replicas; i += static_cast<int>(blockDim.x)) {
     a.counts[a.num_ranks + i] = static_cast<std::int32_t>(part.slots[i]);
   }
