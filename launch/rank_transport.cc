@@ -74,14 +74,21 @@ void RankTransport::abort(std::string_view reason) noexcept {
 // Before this rank has aborted.
 void RankTransport::listen() {
   const Clock::time_point start = Clock::now();
+  // The last look comes right before the abort.
+  while (!hears_abort() && Clock::now() - start < listening_time(inner_.rank())) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// Any other failure is this rank's own: transfers that have failed say so at every look until they are aborted.
+bool RankTransport::hears_abort() {
   try {
-    // The last look comes right before the abort.
-    for (inner_.progress(); Clock::now() - start < listening_time(inner_.rank()); inner_.progress()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  } catch (const std::exception& error) {
+    inner_.progress();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kAborted) return false;
     earlier_abort_ = error.what();
   }
+  return earlier_abort_.has_value();
 }
 
 // After it: whether another rank's abort prevails over ours. Over rank 0's none does that comes later.

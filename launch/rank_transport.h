@@ -34,6 +34,7 @@ class RankTransport final : public Transport {
 
  private:
   void listen();
+  bool hears_abort();
   void settle();
 
   Transport& inner_;

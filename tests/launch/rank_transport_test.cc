@@ -129,5 +129,37 @@ TEST(RankTransport, OfTwoRanksThatAbortAtTheSameMomentTheHigherLearnsThatItsReas
   EXPECT_EQ(transport.earlier_abort(), "rank 0 failed: rank 2 is stuck");
 }
 
+// As over NCCL when a peer's connection is gone: every look says so, until the transfers are given up.
+class HasLostAConnection final : public Transport {
+ public:
+  std::string_view name() const override { return "nccl"; }
+  int rank() const override { return 1; }
+  int num_ranks() const override { return 3; }
+  Ticket post(std::span<const Message>) override { return {}; }
+  bool test(Ticket) override { return true; }
+  void progress() override {
+    ++num_looks_;
+    if (!reason_) throw Error(ErrorKind::kDevice, "connection closed by remote peer");
+    throw Error(ErrorKind::kAborted, "rank 1 failed: " + *reason_);
+  }
+  void abort(std::string_view reason) noexcept override { reason_ = reason; }
+
+  const std::optional<std::string>& reason() const { return reason_; }
+  int num_looks() const { return num_looks_; }
+
+ private:
+  std::optional<std::string> reason_;
+  int num_looks_ = 0;
+};
+
+TEST(RankTransport, ARanksOwnLossOfItsTransfersIsNoWordOfAnotherRank) {
+  HasLostAConnection inner;
+  RankTransport transport(inner);
+  transport.abort("connection closed by remote peer");
+  EXPECT_EQ(inner.reason(), "connection closed by remote peer");
+  EXPECT_EQ(transport.earlier_abort(), std::nullopt);
+  EXPECT_GT(inner.num_looks(), 2) << "it should have listened for its turn";
+}
+
 }  // namespace
 }  // namespace aurora
