@@ -80,7 +80,8 @@ void RankTransport::listen() {
   }
 }
 
-// Any other failure is this rank's own: transfers that have failed say so at every look until they are aborted.
+// Any other failure is this rank's own: transfers that have failed say so at every look until they are
+// aborted.
 bool RankTransport::hears_abort() {
   try {
     inner_.progress();

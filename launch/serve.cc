@@ -13,6 +13,7 @@
 #include "kernels/backend_registry.h"
 #include "kernels/error.h"
 #include "launch/batch_io.h"
+#include "launch/exit_deadline.h"
 #include "launch/interrupt.h"
 #include "launch/logging.h"
 #include "launch/plan_table.h"
@@ -25,6 +26,10 @@
 
 namespace aurora {
 namespace {
+
+/// How long a rank that has said why it failed may take to give its memory back: a GPU that does not end its
+/// work lets nothing go.
+constexpr std::chrono::seconds kTeardownTime(10);
 
 /// Files that rank 0 writes after the run, opened before it so that an unwritable one costs no work.
 struct Outputs {
@@ -41,6 +46,13 @@ struct Setup {
   Resolved backend;
   EngineOptions engine;
   Outputs outputs;  // rank 0's
+};
+
+/// A rank at work. It outlives a failure, so that the cause is told before the memory is given back.
+struct Serving {
+  Setup setup;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Engine> engine;
 };
 
 std::vector<std::string> model_names(const std::vector<ModelConfiguration>& models) {
@@ -181,7 +193,8 @@ int write_outputs(const CommandLine& command, Setup& setup, const Engine& engine
   return progress.num_failed > 0 ? kExitSomeFailed : kExitAnswered;
 }
 
-int serve(const CommandLine& command, const RankPlace& place, Transport& transport, Setup& setup) {
+int serve(const CommandLine& command, const RankPlace& place, Transport& transport, Serving& serving) {
+  Setup& setup = serving.setup;
   const Resolved& transport_choice = place.transport_choice;
   const ServeOptions& options = command.options;
   const bool is_root = transport.rank() == 0;
@@ -211,12 +224,13 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
   if (is_root && !worker_streams.why.empty()) {
     spdlog::info("worker streams auto: {} ({})", worker_streams.name, worker_streams.why);
   }
-  const std::unique_ptr<Backend> backend = create_backend(
-      setup.backend.name, {.deterministic = options.deterministic,
-                           .worker_streams = worker_streams.name == "on",
-                           .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
-                           .device = place.device});
-  Engine engine(setup.engine, transport, *backend);
+  serving.backend = create_backend(setup.backend.name,
+                                   {.deterministic = options.deterministic,
+                                    .worker_streams = worker_streams.name == "on",
+                                    .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
+                                    .device = place.device});
+  serving.engine = std::make_unique<Engine>(setup.engine, transport, *serving.backend);
+  Engine& engine = *serving.engine;
   int exit_code = kExitAnswered;
   if (options.check) {
     agree(transport, setup.engine.timeout, "check", [&] {
@@ -304,16 +318,19 @@ int failed_exit_code() {
 int serve_rank(const CommandLine& command, const RankPlace& place, Transport& transport) noexcept {
   set_log_rank(transport.rank());
   RankTransport rank_transport(transport);
-  Setup setup;
+  std::optional<ExitDeadline> teardown;
+  Serving serving;
   try {
-    return serve(command, place, rank_transport, setup);
+    return serve(command, place, rank_transport, serving);
   } catch (const std::exception& failure) {
     spread_failure(error_of(failure), rank_transport);
   }
-  if (setup.outputs.feed != nullptr) {
-    const BatchProgress& progress = setup.outputs.feed->progress();
-    const std::filesystem::path partial = setup.outputs.feed->keep_partial();
-    if (!partial.empty()) spdlog::warn("{} answers are kept in {}", progress.num_answered, partial.string());
+  teardown.emplace(kTeardownTime, failed_exit_code());
+  if (BatchFeed* feed = serving.setup.outputs.feed.get()) {
+    const std::filesystem::path partial = feed->keep_partial();
+    if (!partial.empty()) {
+      spdlog::warn("{} answers are kept in {}", feed->progress().num_answered, partial.string());
+    }
   }
   return failed_exit_code();
 }
