@@ -86,8 +86,15 @@ class Testbed:
         # a whole exchange.
         call("ip", "-n", host, "route", "replace", f"{SUBNET}.0/24", "dev", "eth0", "src", self.address(index),
              "rto_min", f"{self.arguments.rto_min_ms}ms")
+        # Machines differ in what they give a new connection, and BBR's estimates of a port's rate do not follow
+        # exchanges of milliseconds.
+        self.set_kernel(host, "net/ipv4/tcp_congestion_control", self.arguments.congestion_control)
+        self.set_kernel(host, "net/ipv4/tcp_slow_start_after_idle", "0")
         self.shape(host, "eth0", index, "dst")
         self.shape(self.switch, cable, index, "src")
+
+    def set_kernel(self, namespace, name, value):
+        call("ip", "netns", "exec", namespace, "sh", "-c", 'echo "$2" >"/proc/sys/$1"', "sh", name, value)
 
     def shape(self, namespace, device, index, side):
         """One bucket, or one for node-mates (told by their address on `side`) and one for the rest."""
@@ -234,8 +241,9 @@ def mpirun_command(testbed, agent):
     hosts = ",".join(f"h{index}:{arguments.ranks_per_host}" for index in range(arguments.hosts))
     network = ["--mca", "oob_tcp_if_include", f"{SUBNET}.0/24", "--mca", "btl", "tcp,self", "--mca", "pml", "ob1",
                "--mca", "btl_tcp_if_include", f"{SUBNET}.0/24"]
-    launch = ["--mca", "plm_rsh_agent", str(agent), "--mca", "plm_rsh_no_tree_spawn", "1", "--host", hosts,
-              "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+    # A machine may have told Open MPI to stay on it.
+    launch = ["--mca", "plm", "rsh", "--mca", "plm_rsh_agent", str(agent), "--mca", "plm_rsh_no_tree_spawn", "1",
+              "--host", hosts, "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
     return ["ip", "netns", "exec", testbed.switch, "mpirun", "-np", str(arguments.hosts * arguments.ranks_per_host),
             *launch, *network, *arguments.mpirun_arguments, *arguments.command]
 
@@ -291,6 +299,8 @@ def parse_arguments():
     parser.add_argument("--burst-bytes", type=positive(int), default=32 << 10, help="bucket of each port")
     parser.add_argument("--limit-bytes", type=positive(int), help="queue of each port; default 50 ms of its rate")
     parser.add_argument("--rto-min-ms", type=positive(int), default=5, help="least TCP retransmission timeout")
+    parser.add_argument("--congestion-control", default="reno",
+                        help="of TCP, as the kernel names it; reno is part of every kernel")
     parser.add_argument("--calibrate", action="store_true", help="measure every port with a bare stream first")
     parser.add_argument("--sm-shares", default="", help="per host, CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     parser.add_argument("--mpirun-arguments", type=shlex.split, default=[], help="further flags for mpirun")
