@@ -84,11 +84,13 @@ std::vector<Subject> chosen_subjects(const AlltoallOptions& options, int num_gpu
   return subjects;
 }
 
-/// "all" has "auto" in it when the ports are known.
-std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names, bool knows_ports) {
+/// "all" has "auto" in it when the ports are known, and then "paced" where the host drives the exchange.
+std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names, bool knows_ports,
+                                         bool is_driven_by_host) {
   std::vector<OrderPolicy> policies;
   if (names == std::vector<std::string>{"all"}) {
     policies.assign(all_order_policies().begin(), all_order_policies().end());
+    if (!knows_ports || !is_driven_by_host) std::erase(policies, OrderPolicy::kPaced);
     if (knows_ports) policies.push_back(OrderPolicy::kAuto);
     return policies;
   }
@@ -100,8 +102,8 @@ std::vector<OrderPolicy> chosen_policies(const std::vector<std::string>& names, 
       throw Error(ErrorKind::kInvalidArgument,
                   "--policy: unknown policy \"" + name + "\"" + suggest_name(name, known));
     }
-    if (*policy == OrderPolicy::kAuto && !knows_ports) {
-      throw Error(ErrorKind::kInvalidArgument, "--policy auto needs the ports: --cluster or --ports");
+    if ((*policy == OrderPolicy::kAuto || *policy == OrderPolicy::kPaced) && !knows_ports) {
+      throw Error(ErrorKind::kInvalidArgument, "--policy " + name + " needs the ports: --cluster or --ports");
     }
     policies.push_back(*policy);
   }
@@ -209,7 +211,7 @@ class AlltoallJob {
         stream_(backend.create_stream()),
         exchange_(transport, backend, *stream_, kExchangeTag),
         ports_(chosen_ports(options, transport.num_ranks())),
-        policies_(chosen_policies(options.policies, !ports_.empty())),
+        policies_(chosen_policies(options.policies, !ports_.empty(), !transport.is_stream_ordered())),
         counts_network_(session.local_rank() == 0) {}
 
   void run(const RowVisitor& visit);

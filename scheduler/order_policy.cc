@@ -8,6 +8,7 @@
 #include "scheduler/baseline_orders.h"
 #include "scheduler/exact_order.h"
 #include "scheduler/makespan_bound.h"
+#include "scheduler/pace.h"
 
 namespace aurora {
 namespace {
@@ -27,6 +28,12 @@ constexpr std::array kPolicies{
                 return exact_order(traffic, options.ports);
               }},
     PolicyRow{OrderPolicy::kAurora, "aurora", aurora_order},
+    PolicyRow{OrderPolicy::kPaced, "paced",
+              [](const TrafficMatrix& traffic, const OrderOptions& options) {
+                TransmissionOrder order = concurrent_group(traffic);
+                pace(order, options.ports);
+                return order;
+              }},
     PolicyRow{OrderPolicy::kRotation, "rotation",
               [](const TrafficMatrix& traffic, const OrderOptions&) { return rotation_order(traffic); }},
     PolicyRow{OrderPolicy::kLongestFirst, "longest-first",

@@ -15,10 +15,12 @@
 namespace aurora {
 
 enum class OrderPolicy : std::uint8_t {
-  kGroup,          // "group": one concurrent round
-  kExact,          // "exact": Birkhoff rounds, makespan equal to the bound
-  kAurora,         // "aurora": best order under a cost per round, the concurrent group among the candidates
-  kRotation,       // "rotation": n - 1 rounds, i sends to i + r
+  kGroup,     // "group": one concurrent round
+  kExact,     // "exact": Birkhoff rounds, makespan equal to the bound
+  kAurora,    // "aurora": best order under a cost per round, the concurrent group among the candidates
+  kPaced,     // "paced": one concurrent round, every message at the constant rate with which all end at the
+              // bound (pace.h). A stream-ordered transport has no clock: there it is the group
+  kRotation,  // "rotation": n - 1 rounds, i sends to i + r
   kLongestFirst,   // "longest-first"
   kShortestFirst,  // "sjf"
   kRandom,         // "random" (RCS)

@@ -9,6 +9,9 @@
 // follow the same list, this cannot deadlock: of the transfers that have not ended, the first in the list
 // waits for nobody. port_order.h says what executing it asks of a transport.
 //
+// *By the clock*: either may say when each transfer is to be under way (pace.h); the sender then hands its
+// bytes over evenly within that time, and no earlier.
+//
 // The bytes of a pair (source, destination) that several transfers carry are consecutive ranges of the same
 // message, in the order of the rounds or of the list.
 #pragma once
@@ -33,12 +36,21 @@ struct Round {
   bool operator==(const Round&) const = default;
 };
 
+/// Microseconds after the start of the exchange.
+struct TransferSpan {
+  double start_us = 0;
+  double end_us = 0;
+  bool operator==(const TransferSpan&) const = default;
+};
+
 enum class Pacing : std::uint8_t { kRounds, kPorts };
 
 struct TransmissionOrder {
   /// With Pacing::kPorts one entry, the start order of all transfers, or none when there is nothing to send.
   std::vector<Round> rounds;
   Pacing pacing = Pacing::kRounds;
+  /// Of each transfer of each round; empty: as fast as the ports take them.
+  std::vector<std::vector<TransferSpan>> spans = {};
   bool operator==(const TransmissionOrder&) const = default;
 };
 

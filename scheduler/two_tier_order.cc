@@ -130,6 +130,7 @@ void TwoTierSearch::consider_by_gpus(std::span<const OrderPolicy> policies,
 void TwoTierSearch::consider_direct() {
   const TrafficMatrix crossing = crossing_traffic(traffic_, network_);
   for (const OrderPolicy policy : all_order_policies()) {
+    if (policy == OrderPolicy::kPaced) continue;  // to this network's model the group
     if (!can_win(bounds_.direct_us(), policy == OrderPolicy::kGroup ? 1 : 2)) continue;
     if (network_.link > 0) {
       TwoTierOrder order = without_relays(rounds_of(policy, crossing, network_.ports), network_);

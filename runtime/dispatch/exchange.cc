@@ -1,9 +1,20 @@
 #include "runtime/dispatch/exchange.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace aurora {
+namespace {
+
+Message chunk_of(const Message& message, std::size_t begin) {
+  Message chunk = message;
+  chunk.data += begin;
+  chunk.size_bytes = std::min(kChunkBytes, message.size_bytes - begin);
+  return chunk;
+}
+
+}  // namespace
 
 Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std::uint32_t tag)
     : transport_(&transport),
@@ -29,10 +40,13 @@ void Exchange::start(const TransmissionOrder& order, const ExchangeBuffers& buff
     post_all_on_device();
     return;
   }
-  fill_lanes(messages_by_round(order, buffers), order.pacing);
+  if (order.spans.empty()) {
+    fill_lanes(messages_by_round(order, buffers), order.pacing);
+  } else {
+    fill_paced_lanes(order, buffers);
+  }
   start_ = Clock::now();
-  advance_lane(receives_, kMostReceivesUnderWay);
-  advance_lane(sends_, kMostSendsUnderWay);
+  advance_lanes();
 }
 
 // One batch for each round, also where this rank has no part in it: on a stream-ordered transport batches
@@ -75,16 +89,10 @@ void Exchange::fill_lanes(const std::vector<Batch>& rounds, Pacing pacing) {
 
 /// Appends one side's part of a round. `together`: several messages are one batch, a chunk of each in turns.
 void Exchange::fill_lane(Lane& lane, const Batch& messages, bool together) {
-  const auto chunk_of = [](const Message& message, std::size_t begin) {
-    Message chunk = message;
-    chunk.data += begin;
-    chunk.size_bytes = std::min(kChunkBytes, message.size_bytes - begin);
-    return chunk;
-  };
   if (!together || messages.size() == 1) {
     for (const Message& message : messages) {
       for (std::size_t begin = 0; begin < message.size_bytes; begin += kChunkBytes) {
-        lane.batches.push_back({chunk_of(message, begin)});
+        lane.posts.push_back({{chunk_of(message, begin)}});
       }
     }
     return;
@@ -99,15 +107,59 @@ void Exchange::fill_lane(Lane& lane, const Batch& messages, bool together) {
       has_more = true;
     }
   }
-  if (!batch.empty()) lane.batches.push_back(std::move(batch));
+  if (!batch.empty()) lane.posts.push_back({std::move(batch)});
 }
 
-bool Exchange::advance_lane(Lane& lane, std::size_t most_under_way) {
+void Exchange::add_paced_chunks(const Message& message, const TransferSpan& span, std::vector<Post>& posts) {
+  const double us_per_byte = (span.end_us - span.start_us) / static_cast<double>(message.size_bytes);
+  for (std::size_t begin = 0; begin < message.size_bytes; begin += kChunkBytes) {
+    const std::size_t before = begin - std::min(begin, kChunkBytes);
+    posts.push_back({{chunk_of(message, begin)}, span.start_us + static_cast<double>(before) * us_per_byte});
+  }
+}
+
+// Chunks of all transfers in the order of their starts, which both ends of a message compute alike. A chunk
+// may start one chunk early, so that the first of a round are all there at once; those go to every rank's
+// next neighbour first, and no two to one rank.
+void Exchange::fill_paced_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers) {
+  const std::vector<Batch> rounds = messages_by_round(order, buffers);
+  std::vector<Post> sides[2];  // receives, sends
+  for (std::size_t round = 0; round < rounds.size(); ++round) {
+    std::size_t next = 0;  // of this rank's messages
+    for (std::size_t index = 0; index < order.rounds[round].transfers.size(); ++index) {
+      const Transfer& transfer = order.rounds[round].transfers[index];
+      if (transfer.source.value != transport_->rank() && transfer.destination.value != transport_->rank())
+        continue;
+      const Message& message = rounds[round][next++];
+      add_paced_chunks(message, order.spans[round][index], sides[message.direction == Direction::kSend]);
+    }
+  }
+  const int num_ranks = transport_->num_ranks();
+  for (std::vector<Post>& posts : sides) {
+    const auto place = [&](const Post& post) {
+      const Message& message = post.messages.front();
+      const int distance = message.direction == Direction::kSend ? message.peer - transport_->rank()
+                                                                 : transport_->rank() - message.peer;
+      return std::pair(post.start_us, (distance + num_ranks) % num_ranks);
+    };
+    std::ranges::stable_sort(posts, {}, place);
+  }
+  receives_ = {};
+  receives_.posts = std::move(sides[0]);
+  sends_ = {};
+  sends_.posts = std::move(sides[1]);
+}
+
+/// Posts what the lane has room for and whose time has come, `most_us` after the start. Whether all has
+/// ended.
+bool Exchange::advance_lane(Lane& lane, std::size_t most_under_way, double most_us) {
   for (;;) {
     std::erase_if(lane.under_way, [&](Ticket ticket) { return transport_->test(ticket); });
-    const bool is_full = lane.under_way.size() == most_under_way;
-    if (is_full || lane.next == lane.batches.size()) return lane.under_way.empty();
-    lane.under_way.push_back(transport_->post(lane.batches[lane.next++]));
+    if (lane.next == lane.posts.size()) return lane.under_way.empty();
+    const Post& post = lane.posts[lane.next];
+    if (lane.under_way.size() == most_under_way || post.start_us > most_us) return false;
+    lane.under_way.push_back(transport_->post(post.messages));
+    ++lane.next;
   }
 }
 
@@ -128,13 +180,19 @@ void Exchange::post_all_on_device() {
   }
 }
 
+bool Exchange::advance_lanes() {
+  constexpr double kAlways = std::numeric_limits<double>::infinity();
+  const double now_us = std::chrono::duration<double, std::micro>(Clock::now() - start_).count();
+  const bool all_received = advance_lane(receives_, kMostReceivesUnderWay, kAlways);
+  return advance_lane(sends_, kMostSendsUnderWay, now_us) && all_received;
+}
+
 bool Exchange::advance() {
   if (transport_->is_stream_ordered()) {
     if (!rounds_.empty()) compute_->wait(*device_end_);
     return true;
   }
-  const bool all_received = advance_lane(receives_, kMostReceivesUnderWay);
-  const bool is_done = advance_lane(sends_, kMostSendsUnderWay) && all_received;
+  const bool is_done = advance_lanes();
   if (is_done) {
     seconds_ += std::chrono::duration<double>(Clock::now() - start_).count();
     is_under_way_ = false;

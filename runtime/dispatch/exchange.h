@@ -13,6 +13,9 @@
 // together, their chunks in turns. It cannot deadlock: of the chunks that have not ended, the first of the
 // global order is posted at both of its ends.
 //
+// An order by the clock (pace.h) is one list of the chunks of all its transfers by their starts, and a chunk
+// is not sent before its time: what a rank hands over early meets others' in buffers where nobody orders it.
+//
 // On a stream-ordered transport everything is posted at once, behind the compute stream's work, and the
 // compute stream waits for its end; the host waits for nothing. Such a transport runs its batches in one
 // order, so a port order becomes rounds there (one_to_one_rounds).
@@ -97,9 +100,14 @@ class Exchange {
  private:
   using Clock = std::chrono::steady_clock;
   using Batch = std::vector<Message>;
-  /// One side of this rank's port: batches that are posted in this order.
+  /// What is posted together, and how long after the exchange's start at the earliest.
+  struct Post {
+    Batch messages;
+    double start_us = 0;
+  };
+  /// One side of this rank's port: posts in this order.
   struct Lane {
-    std::vector<Batch> batches;
+    std::vector<Post> posts;
     std::size_t next = 0;
     std::vector<Ticket> under_way;
   };
@@ -109,7 +117,10 @@ class Exchange {
   std::vector<Batch> messages_by_round(const TransmissionOrder& order, const ExchangeBuffers& buffers) const;
   void fill_lanes(const std::vector<Batch>& rounds, Pacing pacing);
   static void fill_lane(Lane& lane, const Batch& messages, bool together);
-  bool advance_lane(Lane& lane, std::size_t most_under_way);
+  void fill_paced_lanes(const TransmissionOrder& order, const ExchangeBuffers& buffers);
+  static void add_paced_chunks(const Message& message, const TransferSpan& span, std::vector<Post>& posts);
+  bool advance_lane(Lane& lane, std::size_t most_under_way, double most_us);
+  bool advance_lanes();
   void post_all_on_device();
   void add_device_seconds();
 

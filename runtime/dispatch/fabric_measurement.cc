@@ -215,6 +215,18 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
     const double stretch = 1 + (us[index] / ideal_us(probe, orders[index], fabric) - 1) / busyness;
     costs.push_back({all_order_policies()[index], std::max(stretch, 1.0)});
   }
+  if (fabric.execution != Execution::kLanes) return costs;
+  // Who keeps to ports that are faster than he was told is slow for no reason that the model knows: he is not
+  // to be believed to gain more on the group than he did.
+  const auto place_of = [](OrderPolicy policy) {
+    return static_cast<std::size_t>(std::ranges::find(all_order_policies(), policy) -
+                                    all_order_policies().begin());
+  };
+  const std::size_t group = place_of(OrderPolicy::kGroup), paced = place_of(OrderPolicy::kPaced);
+  const double group_us =
+      ideal_us(probe, orders[group], fabric) * (1 + (costs[group].stretch - 1) * busyness);
+  const double least = us[paced] / us[group] * group_us / ideal_us(probe, orders[paced], fabric);
+  costs[paced].stretch = std::max(costs[paced].stretch, 1 + (least - 1) / busyness);
   return costs;
 }
 

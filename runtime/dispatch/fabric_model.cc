@@ -47,7 +47,20 @@ double group_us(const Round& round, int peers, std::span<const double> ports, co
 
 /// Rounds of single messages overlap with their neighbours of that kind; before and after any other round
 /// everything ends.
+/// What keeps to a plan that no port is too slow for meets nobody, so that nothing but the start takes
+/// longer.
+double paced_us(const TransmissionOrder& order, const FabricModel& fabric) {
+  double end_us = 0;
+  int peers = 0;
+  for (std::size_t round = 0; round < order.rounds.size(); ++round) {
+    peers = std::max(peers, most_messages_of_a_side(order.rounds[round].transfers));
+    for (const TransferSpan& span : order.spans[round]) end_us = std::max(end_us, span.end_us);
+  }
+  return fabric.group_cost(peers).start_us + end_us;
+}
+
 double lanes_us(const TransmissionOrder& order, std::span<const double> ports, const FabricModel& fabric) {
+  if (!order.spans.empty()) return paced_us(order, fabric);
   const auto extra_us = [&](double bytes) { return fabric.message_extra_us(bytes); };
   double us = 0;
   std::vector<Transfer> chain;
@@ -76,16 +89,20 @@ double batches_us(const TransmissionOrder& order, std::span<const double> ports,
   return ranks.makespan_us();
 }
 
+// Candidates: the group, the paced group, then those that are weighed with barriers and without.
+constexpr std::size_t kPacedIndex = 1;
+constexpr std::size_t kFirstPair = 2;
 constexpr auto kCandidates = [] {
   constexpr std::array kPolicies{
       OrderPolicy::kExact,         OrderPolicy::kAurora, OrderPolicy::kRotation,  OrderPolicy::kLongestFirst,
       OrderPolicy::kShortestFirst, OrderPolicy::kRandom, OrderPolicy::kAlgorithm1};
   // Without its barrier one group of everything is a list in no particular order.
-  static_assert(kNumOrderCandidates == 1 + 2 * kPolicies.size());
-  std::array<OrderCandidate, kNumOrderCandidates> candidates{OrderCandidate{OrderPolicy::kGroup, false}};
+  static_assert(kNumOrderCandidates == kFirstPair + 2 * kPolicies.size());
+  std::array<OrderCandidate, kNumOrderCandidates> candidates{OrderCandidate{OrderPolicy::kGroup, false},
+                                                             OrderCandidate{OrderPolicy::kPaced, false}};
   for (std::size_t index = 0; index < kPolicies.size(); ++index) {
-    candidates[1 + 2 * index] = {kPolicies[index], false};
-    candidates[2 + 2 * index] = {kPolicies[index], true};
+    candidates[kFirstPair + 2 * index] = {kPolicies[index], false};
+    candidates[kFirstPair + 2 * index + 1] = {kPolicies[index], true};
   }
   return candidates;
 }();
@@ -103,6 +120,11 @@ class Choice {
     least_us_ = best_.predicted_us * (1 - kLeastGain);
   }
 
+  /// Planned in no time. Without lanes it would be the group again.
+  void weigh_paced() {
+    if (fabric_.execution != Execution::kLanes) return;
+    take_if_better(kPacedIndex, plan_order(OrderPolicy::kPaced, traffic_, options_));
+  }
   bool is_worth_planning() const {
     const double most_gain_us = best_.predicted_us - makespan_bound_us(traffic_, options_);
     return most_gain_us >= std::max(kPlanningUs, kLeastGain * best_.predicted_us);
@@ -124,7 +146,7 @@ class Choice {
   /// What the prediction, before its start and stretch, cannot be less than: cheap, and mostly enough to see
   /// that an order of many messages will not be taken.
   double least_us_of(const TransmissionOrder& order) const {
-    if (fabric_.execution != Execution::kLanes) return 0;
+    if (fabric_.execution != Execution::kLanes || !order.spans.empty()) return 0;
     std::vector<Transfer> chain;
     for (const Round& round : order.rounds) {
       const bool is_single = order.pacing == Pacing::kPorts || most_messages_of_a_side(round.transfers) <= 1;
@@ -242,8 +264,9 @@ ChosenOrder choose_order(const TrafficMatrix& traffic, const OrderOptions& optio
   complete.ports = port_bandwidths(options, traffic.num_gpus());
   complete.round_cost_us = fabric.message_extra_us(0);
   Choice choice(traffic, complete, fabric);
+  choice.weigh_paced();
   if (choice.is_worth_planning()) {
-    for (std::size_t index = 1; index < kCandidates.size(); index += 2) choice.weigh_both(index);
+    for (std::size_t index = kFirstPair; index < kCandidates.size(); index += 2) choice.weigh_both(index);
   }
   return choice.take();
 }

@@ -72,12 +72,13 @@ double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, s
 /// it has to exchange with them. 1 where all ports are equally busy.
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports);
 
-/// What auto chooses among: the orders of the table, and each without its barriers where it has some.
+/// What auto chooses among: the group, on lanes the paced group, the other orders of the table, and each of
+/// these without its barriers where it has some.
 struct OrderCandidate {
   OrderPolicy policy = OrderPolicy::kGroup;
   bool without_barriers = false;
 };
-inline constexpr std::size_t kNumOrderCandidates = 15;
+inline constexpr std::size_t kNumOrderCandidates = 16;
 std::span<const OrderCandidate, kNumOrderCandidates> order_candidates();
 /// "rotation", "rotation without barriers".
 std::string order_candidate_name(const OrderCandidate& candidate);

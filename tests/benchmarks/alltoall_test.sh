@@ -19,7 +19,7 @@ every_policy_delivers_every_word() {
 import json, sys
 rows = [json.loads(line) for line in open(sys.argv[1])]
 policies = {row["row"].split()[-1] for row in rows}
-expected = {"group", "exact", "aurora", "rotation", "longest-first", "sjf", "random", "algorithm1", "auto"}
+expected = {"group", "exact", "aurora", "rotation", "longest-first", "sjf", "random", "algorithm1", "auto", "paced"}
 assert expected <= policies, policies
 for row in rows:
     assert row["wrong"] == 0 and row["bytes"] == 300009 and 0 < row["p10"] <= row["median"] <= row["p90"], row

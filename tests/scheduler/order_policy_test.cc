@@ -27,13 +27,13 @@ std::vector<double> random_ports(int n, std::mt19937_64& random) {
 }
 
 TEST(OrderPolicies, HaveNamesThatAreReadBack) {
-  EXPECT_EQ(all_order_policies().size(), 8u);
+  EXPECT_EQ(all_order_policies().size(), 9u);
   for (const OrderPolicy policy : all_order_policies()) {
     EXPECT_EQ(parse_order_policy(order_policy_name(policy)), policy);
   }
   EXPECT_EQ(parse_order_policy("auto"), OrderPolicy::kAuto);
   EXPECT_EQ(order_policy_name(OrderPolicy::kAuto), "auto");
-  EXPECT_EQ(order_policy_names().size(), 9u);
+  EXPECT_EQ(order_policy_names().size(), 10u);
   EXPECT_EQ(order_policy_names().back(), "auto");
   EXPECT_EQ(parse_order_policy("birkhoff"), std::nullopt);
 }

@@ -16,6 +16,7 @@
 #include "runtime/dispatch/exchange_plan.h"
 #include "runtime/transport/submission_order.h"
 #include "runtime/transport/wait.h"
+#include "scheduler/pace.h"
 #include "scheduler/port_order.h"
 #include "tests/support/device_thread_transport.h"
 #include "tests/support/rank_threads.h"
@@ -121,6 +122,79 @@ TEST(Exchange, DeliversEveryByteUnderEveryOrderAndPacing) {
       if (planned.order.pacing == Pacing::kRounds) run_everywhere(without_barriers(planned.order), traffic);
     }
   }
+}
+
+TEST(Exchange, DeliversEveryByteByTheClock) {
+  constexpr int kNumRanks = 4;
+  TrafficMatrix traffic(kNumRanks);
+  for (int source = 0; source < kNumRanks; ++source) {
+    for (int shift = 1; shift < kNumRanks; ++shift) {
+      traffic.set(source, (source + shift) % kNumRanks, static_cast<Bytes>(kChunkBytes) * shift + source - 2);
+    }
+  }
+  const std::vector<double> ports{1000, 800, 500, 400};  // bytes per microsecond
+  for (const OrderPolicy policy : {OrderPolicy::kPaced, OrderPolicy::kExact, OrderPolicy::kRotation}) {
+    SCOPED_TRACE(std::string(order_policy_name(policy)));
+    TransmissionOrder order = plan_order(policy, traffic, {.ports = ports});
+    pace(order, ports);
+    run_everywhere(order, traffic);
+    if (order.pacing == Pacing::kPorts) continue;
+    order = without_barriers(order);
+    pace(order, ports);
+    run_everywhere(order, traffic);
+  }
+}
+
+/// Notes when sends are posted.
+class ClockedTransport final : public Transport {
+ public:
+  explicit ClockedTransport(Transport& used) : used_(&used) {}
+  std::string_view name() const override { return used_->name(); }
+  int rank() const override { return used_->rank(); }
+  int num_ranks() const override { return used_->num_ranks(); }
+  Ticket post(std::span<const Message> messages) override {
+    const auto now = std::chrono::steady_clock::now();
+    for (const Message& message : messages) {
+      if (message.direction == Direction::kSend) sends_.emplace_back(now, message.size_bytes);
+    }
+    return used_->post(messages);
+  }
+  bool test(Ticket ticket) override { return used_->test(ticket); }
+  void progress() override { used_->progress(); }
+  void abort(std::string_view reason) noexcept override { used_->abort(reason); }
+  const auto& sends() const { return sends_; }
+
+ private:
+  Transport* used_;
+  std::vector<std::pair<std::chrono::steady_clock::time_point, std::size_t>> sends_;
+};
+
+TEST(Exchange, ByTheClockNoMoreThanTwoChunksAreAheadOfThePlan) {
+  constexpr int kNumRanks = 2;
+  constexpr int kNumChunks = 8;
+  TrafficMatrix traffic(kNumRanks);
+  traffic.set(0, 1, static_cast<Bytes>(kChunkBytes) * kNumChunks);
+  const double port = static_cast<double>(kChunkBytes) / 10000;  // a chunk takes 10 ms
+  const TransmissionOrder order = plan_order(OrderPolicy::kPaced, traffic, {.ports = {port, port}});
+  test::run_ranks(kNumRanks, [&](Transport& inner) {
+    ClockedTransport transport(inner);
+    const auto start = std::chrono::steady_clock::now();
+    const auto backend = create_backend("cpu", {});
+    const auto compute = backend->create_stream();
+    Exchange exchange(transport, *backend, *compute, 20);
+    RankBuffers buffers(traffic, transport.rank());
+    exchange.mark_ready();
+    exchange.start(
+        order, {buffers.send.data(), buffers.send_offsets, buffers.received.data(), buffers.receive_offsets});
+    wait_until([&] { return exchange.advance(); });
+    EXPECT_EQ(buffers.num_wrong(), 0U);
+    ASSERT_EQ(transport.sends().size(), transport.rank() == 0 ? kNumChunks : 0U);
+    for (int chunk = 1; chunk < static_cast<int>(transport.sends().size()); ++chunk) {
+      const auto& [time, size_bytes] = transport.sends()[static_cast<std::size_t>(chunk)];
+      EXPECT_EQ(size_bytes, kChunkBytes);
+      EXPECT_GE(time - start, std::chrono::milliseconds(10) * (chunk - 1)) << "chunk " << chunk;
+    }
+  });
 }
 
 /// A transport that counts what is under way to and from its rank.

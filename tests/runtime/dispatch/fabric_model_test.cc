@@ -161,8 +161,25 @@ TEST(ChooseOrder, CountsHowMuchLongerAPolicysOrdersTake) {
 
 TEST(ChooseOrder, WhereMessagesOfAChainAreDearTheGroupIsLeft) {
   const OrderOptions options{.ports = std::vector<double>(5, 10)};
-  const FabricModel dear{.messages = {{1, 1e7}, {1e6, 1e7}}, .groups = {{4, 0, 1.2}}, .orders = {}};
+  const FabricModel dear{
+      .messages = {{1, 1e7}, {1e6, 1e7}}, .groups = {{4, 0, 1.2}}, .orders = {{OrderPolicy::kPaced, 2}}};
   EXPECT_EQ(choose_order(uneven_traffic(100000), options, dear).candidate, 0U);
+}
+
+TEST(ChooseOrder, WherePortsCollideTheClockIsKeptToUnlessItWasSeenToBeSlowOrThereIsNone) {
+  const OrderOptions options{.ports = std::vector<double>(5, 10)};
+  FabricModel fabric{.messages = {{1, 1e7}, {1e6, 1e7}}, .groups = {{4, 0, 1.2}}, .orders = {}};
+  const TrafficMatrix traffic = uneven_traffic(100000);
+  const auto chosen = [&] {
+    return order_candidates()[choose_order(traffic, options, fabric).candidate].policy;
+  };
+  EXPECT_EQ(chosen(), OrderPolicy::kPaced);
+  EXPECT_DOUBLE_EQ(choose_order(traffic, options, fabric).predicted_us, makespan_bound_us(traffic, options));
+  fabric.orders = {{OrderPolicy::kPaced, 2}};
+  EXPECT_EQ(chosen(), OrderPolicy::kGroup);
+  fabric.orders = {};
+  fabric.execution = Execution::kBatches;
+  EXPECT_NE(chosen(), OrderPolicy::kPaced);
 }
 
 TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
@@ -191,6 +208,25 @@ TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
     EXPECT_GE(cost.stretch, 1);
   }
   for (const auto& cost : measured[0].orders) EXPECT_TRUE(std::isfinite(cost.stretch) && cost.stretch >= 1);
+}
+
+TEST(MeasureFabric, WhereThePortsAreFasterThanTheirNumbersTheClockIsNotBelieved) {
+  constexpr int kNumRanks = 5;
+  test::run_ranks(kNumRanks, [&](Transport& transport) {
+    const auto backend = create_backend("cpu", {});
+    const std::vector<double> ports(kNumRanks, 10);  // bytes per microsecond; memory has thousands
+    const FabricModel measured =
+        measure_fabric({.transport = transport,
+                        .backend = *backend,
+                        .ports = ports,
+                        .exchange_tag = 20,
+                        .control_tag = 21,
+                        .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+    const OrderOptions options{.ports = ports};
+    const TrafficMatrix traffic = uneven_traffic(100000);
+    EXPECT_NE(order_candidates()[choose_order(traffic, options, measured).candidate].policy,
+              OrderPolicy::kPaced);
+  });
 }
 
 TEST(MeasureFabric, KnowsHowTheTransportExecutesOrders) {
