@@ -315,7 +315,8 @@ void AlltoallJob::measure_fabric_of_job() {
                  cost.start_us, cost.stretch);
   }
   for (const auto& cost : fabric_->orders) {
-    std::fprintf(stderr, " %s x %.2f;", std::string(order_policy_name(cost.policy)).c_str(), cost.stretch);
+    std::fprintf(stderr, " %s x %.2f + %.0f us;", std::string(order_policy_name(cost.policy)).c_str(),
+                 cost.stretch, cost.extra_us);
   }
   std::fputc('\n', stderr);
 }

@@ -140,9 +140,12 @@ class Choice {
 
  private:
   double predicted_us(OrderPolicy policy, const TransmissionOrder& order) const {
-    return predicted_exchange_us(order, options_.ports, fabric_) * stretch_of(policy);
+    return predicted_exchange_us(order, options_.ports, fabric_) * stretch_of(policy) +
+           fabric_.order_cost(policy).extra_us;
   }
-  double stretch_of(OrderPolicy policy) const { return 1 + (fabric_.order_stretch(policy) - 1) * busyness_; }
+  double stretch_of(OrderPolicy policy) const {
+    return 1 + (fabric_.order_cost(policy).stretch - 1) * busyness_;
+  }
   /// What the prediction, before its start and stretch, cannot be less than: cheap, and mostly enough to see
   /// that an order of many messages will not be taken.
   double least_us_of(const TransmissionOrder& order) const {
@@ -206,9 +209,9 @@ FabricModel::GroupCost FabricModel::group_cost(double peers) const {
           .stretch = interpolate(peers, below->peers, above->peers, below->stretch, above->stretch)};
 }
 
-double FabricModel::order_stretch(OrderPolicy policy) const {
+FabricModel::OrderCost FabricModel::order_cost(OrderPolicy policy) const {
   const auto cost = std::ranges::find(orders, policy, &OrderCost::policy);
-  return cost == orders.end() ? 1 : cost->stretch;
+  return cost == orders.end() ? OrderCost{.policy = policy} : *cost;
 }
 
 double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
@@ -221,8 +224,10 @@ double predicted_exchange_us(const TransmissionOrder& order, std::span<const dou
 double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, std::span<const double> ports,
                            const FabricModel& fabric) {
   const TrafficMatrix traffic = carried_traffic(order, static_cast<int>(ports.size()));
+  const FabricModel::OrderCost cost = fabric.order_cost(policy);
   return predicted_exchange_us(order, ports, fabric) *
-         (1 + (fabric.order_stretch(policy) - 1) * peer_busyness(traffic, ports));
+             (1 + (cost.stretch - 1) * peer_busyness(traffic, ports)) +
+         cost.extra_us;
 }
 
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports) {

@@ -45,10 +45,12 @@ struct FabricModel {
     double start_us = 0;
     double stretch = 1;
   };
-  /// Orders of a policy take `stretch` times what the rest explains. Policies without an entry: as explained.
+  /// Orders of a policy take `stretch` times what the rest explains and `extra_us` more. Policies without an
+  /// entry: as explained.
   struct OrderCost {
     OrderPolicy policy = OrderPolicy::kGroup;
     double stretch = 1;
+    double extra_us = 0;
   };
   Execution execution = Execution::kLanes;
   double start_us = 0;                // of any exchange, until all ranks are at it
@@ -58,10 +60,11 @@ struct FabricModel {
 
   double message_extra_us(double bytes) const;
   GroupCost group_cost(double peers) const;
-  double order_stretch(OrderPolicy policy) const;
+  OrderCost order_cost(OrderPolicy policy) const;
 };
 
-/// Microseconds, with ports in bytes per microsecond, one per GPU; `orders` is not counted.
+/// Microseconds, with ports in bytes per microsecond, one per GPU; `orders` is not counted. By the clock, the
+/// time that the plan has and the start of a group.
 double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
                              const FabricModel& fabric);
 /// The same of an order that `policy` planned, `orders` counted.

@@ -3,6 +3,7 @@
 // by what two float32 evaluations may differ.
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "tests/kernels/kernel_fixture.h"
 
@@ -310,42 +311,73 @@ struct ExpertShape {
   std::int64_t extra_columns = 0;  // of the input's rows, behind `hidden`
 };
 
-void check_experts(Device& device, Random& random, const ExpertShape& shape,
-                   const std::vector<std::int32_t>& rows_per_expert) {
-  const auto [hidden, inner, extra_columns] = shape;
+/// Experts, some rows of input, and an output that was something before.
+struct ExpertCase {
+  static constexpr std::int64_t kInputRows = 7;
+  static constexpr std::uint16_t kBefore = 0x40E0;  // 7
+  std::int64_t hidden, inner, stride, num_rows;
   std::vector<std::array<Exact, 3>> experts;
-  std::vector<ExpertWeights> weights;
-  for (std::size_t e = 0; e < rows_per_expert.size(); ++e) {
-    const std::int64_t size = inner * hidden;
-    experts.push_back({Exact(random, size), Exact(random, size), Exact(random, size)});
-  }
-  for (auto& [gate, up, down] : experts) {
-    weights.push_back({view(gate.narrow, {inner, hidden}), view(up.narrow, {inner, hidden}),
-                       view(down.narrow, {hidden, inner})});
-  }
-  const ExpertBank bank(weights);
-  std::vector<std::int32_t> offsets{0};
-  for (const std::int32_t count : rows_per_expert) offsets.push_back(offsets.back() + count);
-  const std::int64_t num_rows = offsets.back(), num_input_rows = 7, stride = hidden + extra_columns;
-  Exact input(random, num_input_rows * stride);
-  std::vector<std::int32_t> indices = random.indices(num_rows, num_input_rows);
-  std::vector<float> scratch(device.ops().expert_ffn_scratch_bytes(num_rows, hidden, inner) / sizeof(float));
-  Narrow output(static_cast<std::size_t>(num_rows * hidden));
-  device.run(&Ops::expert_ffn,
-             ExpertFfnArgs{.input = view(input.narrow, {num_input_rows, stride}),
-                           .row_indices = view(indices, {num_rows}),
-                           .expert_offsets = view(offsets, {bank.size() + 1}),
-                           .experts = &bank,
-                           .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
-                           .output = view(output, {num_rows, hidden})});
-  for (std::size_t e = 0; e < rows_per_expert.size(); ++e) {
-    auto& [gate, up, down] = experts[e];
-    for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
-      check_expert({&gate, &up, &down}, hidden, inner,
-                   input.wide.data() + indices[static_cast<std::size_t>(p)] * stride,
-                   output.data() + p * hidden);
+  Exact input;
+  std::vector<std::int32_t> offsets, indices;
+  Narrow output;
+
+  /// `num_rows_bound`: of the output; it may be larger than the groups' sum.
+  ExpertCase(Random& random, const ExpertShape& shape, const std::vector<std::int32_t>& rows_per_expert,
+             std::int64_t num_rows_bound = 0)
+      : hidden(shape.hidden),
+        inner(shape.inner),
+        stride(shape.hidden + shape.extra_columns),
+        num_rows(std::max(num_rows_bound,
+                          std::reduce(rows_per_expert.begin(), rows_per_expert.end(), std::int64_t{0}))),
+        input(random, kInputRows * stride),
+        offsets{0},
+        indices(random.indices(num_rows, kInputRows)),
+        output(static_cast<std::size_t>(num_rows * hidden), kBefore) {
+    for (const std::int32_t count : rows_per_expert) {
+      const std::int64_t size = inner * hidden;
+      experts.push_back({Exact(random, size), Exact(random, size), Exact(random, size)});
+      offsets.push_back(offsets.back() + count);
     }
   }
+
+  void run(Device& device) {
+    std::vector<ExpertWeights> weights;
+    for (auto& [gate, up, down] : experts) {
+      weights.push_back({view(gate.narrow, {inner, hidden}), view(up.narrow, {inner, hidden}),
+                         view(down.narrow, {hidden, inner})});
+    }
+    const ExpertBank bank(weights);
+    std::vector<float> scratch(device.ops().expert_ffn_scratch_bytes(num_rows, hidden, inner) /
+                               sizeof(float));
+    device.run(&Ops::expert_ffn,
+               ExpertFfnArgs{.input = view(input.narrow, {kInputRows, stride}),
+                             .row_indices = view(indices, {num_rows}),
+                             .expert_offsets = view(offsets, {bank.size() + 1}),
+                             .experts = &bank,
+                             .scratch = view(scratch, {static_cast<std::int64_t>(scratch.size())}),
+                             .output = view(output, {num_rows, hidden})});
+  }
+
+  /// Each group's rows are the network's, and those behind the last are what they were.
+  void check() {
+    for (std::size_t e = 0; e < experts.size(); ++e) {
+      auto& [gate, up, down] = experts[e];
+      for (std::int32_t p = offsets[e]; p < offsets[e + 1]; ++p) {
+        check_expert({&gate, &up, &down}, hidden, inner,
+                     input.wide.data() + indices[static_cast<std::size_t>(p)] * stride,
+                     output.data() + p * hidden);
+      }
+    }
+    EXPECT_TRUE(std::all_of(output.begin() + offsets.back() * hidden, output.end(),
+                            [](std::uint16_t value) { return value == kBefore; }));
+  }
+};
+
+void check_experts(Device& device, Random& random, const ExpertShape& shape,
+                   const std::vector<std::int32_t>& rows_per_expert) {
+  ExpertCase experts(random, shape, rows_per_expert);
+  experts.run(device);
+  experts.check();
 }
 
 TEST_P(Bfloat16, ExpertsEqualTheNetworkForAwkwardGroups) {
@@ -355,14 +387,85 @@ TEST_P(Bfloat16, ExpertsEqualTheNetworkForAwkwardGroups) {
   }
 }
 
-// Widths that tiles of 64, 128 and 256 divide, cut and exceed, and groups around every number of columns that
-// a product of a warpgroup may have, few rows an expert and many.
+// Widths that tiles of 64 to 512 divide, cut and exceed, and groups around every number of columns that a
+// product of a warpgroup may have; on average few rows an expert, some (more than 32) and many (more than
+// 128).
 TEST_P(Bfloat16, ExpertsEqualTheNetworkAroundTheEdgesOfTiles) {
   Random random(128);
-  const std::vector<std::vector<std::int32_t>> groups{
-      {1}, {0, 8, 0, 9}, {7, 16, 17, 0, 32, 33, 64, 65}, {0, 130, 0}, {1, 8, 9, 96, 97, 128, 129, 300}};
+  const std::vector<std::vector<std::int32_t>> groups{{1},
+                                                      {0, 8, 0, 9},
+                                                      {7, 16, 17, 0, 32, 33, 64, 65},
+                                                      {0, 130, 0},
+                                                      {1, 8, 9, 96, 97, 128, 129, 300},
+                                                      {161, 0, 321, 152}};
   for (const ExpertShape& shape : {ExpertShape{64, 64}, {8, 8}, {72, 136, 8}, {264, 24}, {136, 200, 16}}) {
     for (const std::vector<std::int32_t>& rows : groups) check_experts(device(), random, shape, rows);
+  }
+}
+
+// Where blocks share the strips of a tile: 1 to 10 panels of 64 features, so that at the end all of a block
+// or half of each have nothing to compute.
+TEST_P(Bfloat16, ExpertsEqualTheNetworkWhereTheLastTileLacksStrips) {
+  Random random(129);
+  for (const std::int64_t width : {8, 64, 72, 136, 200, 264, 328, 456, 520, 584}) {
+    for (const std::int32_t rows : {33, 150}) {
+      check_experts(device(), random, {24, width}, {rows});
+      check_experts(device(), random, {width, 24}, {rows});
+    }
+  }
+}
+
+// Groups of all sizes, none too, in more tiles than a GPU takes at once; a second time, to the same bits.
+TEST_P(Bfloat16, ExpertsEqualTheNetworkInManyTiles) {
+  Random random(130);
+  struct Groups {
+    std::size_t num_experts;
+    std::int64_t most_rows;
+  };
+  for (const auto& [num_experts, most_rows] : {Groups{200, 40}, Groups{200, 120}, Groups{32, 400}}) {
+    std::vector<std::int32_t> rows(num_experts);
+    for (std::int32_t& count : rows) count = random.below(most_rows + 1);
+    ExpertCase experts(random, {72, 264, 8}, rows);
+    experts.run(device());
+    experts.check();
+    const Narrow first = experts.output;
+    experts.run(device());
+    EXPECT_EQ(experts.output, first);
+  }
+}
+
+// The bound on the rows, from which the way of computing is chosen, says nothing of what comes.
+TEST_P(Bfloat16, ExpertsLeaveRowsBehindTheLastGroupAlone) {
+  Random random(131);
+  for (const std::int64_t num_rows : {12, 150, 700}) {
+    for (const std::vector<std::int32_t>& rows : {std::vector<std::int32_t>{1, 2}, {0, 0}, {0, 9}}) {
+      ExpertCase experts(random, {72, 136}, rows, num_rows);
+      std::fill(experts.indices.begin() + experts.offsets.back(), experts.indices.end(), -5);
+      experts.run(device());
+      experts.check();
+    }
+  }
+}
+
+TEST_P(Bfloat16, BadGroupsAndIndicesOfExpertsAreRefused) {
+  Random random(132);
+  // A broken stream stays broken, so each error has one of its own.
+  const auto expect = [&](ExpertCase& experts, const std::string& text) {
+    Device own = make_device();
+    expect_error(ErrorKind::kInternal, text, [&] { experts.run(own); });
+  };
+  for (const std::int32_t rows : {4, 60, 200, 400}) {
+    const std::string count = std::to_string(rows);
+    for (const std::int32_t position : {0, 1, rows - 1}) {
+      ExpertCase experts(random, {72, 136}, {rows});
+      experts.indices[static_cast<std::size_t>(position)] = position % 2 == 0 ? ExpertCase::kInputRows : -1;
+      expect(experts, "must be in [0, 7)");
+    }
+    ExpertCase experts(random, {72, 136}, {1, rows - 1});
+    experts.offsets = {0, 1, rows + 1};
+    expect(experts, "expert 1 has rows 1 to " + std::to_string(rows + 1) + " of " + count);
+    experts.offsets = {0, 2, 1};
+    expect(experts, "expert 1 has rows 2 to 1 of " + count);
   }
 }
 
