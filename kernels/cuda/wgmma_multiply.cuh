@@ -11,12 +11,14 @@ namespace aurora::cuda::wgmma {
 template <class C, bool kIsGated, int kColumns>
 __device__ void multiply_tile(const Ring<C>& ring, Place<C>& place, int warpgroup, int num_slices,
                               float (&first_sums)[kColumns / 2], float (&second_sums)[kColumns / 2]) {
+  // In one's own block the arrival also orders what this lane has read, the tile; in another block it says no
+  // more than that the products have read the stage.
   const auto release = [&](int stage) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    if constexpr (C::kBlocks == 1) {
-      if (lane == 0) arrive(ring.empty(stage));
-    } else {
-      if (lane < C::kBlocks) arrive_in(lane, ring.empty(stage));
+    if (lane == 0) {
+      arrive(ring.empty(stage));
+    } else if (lane < C::kBlocks) {
+      arrive_in((block_in_cluster() + lane) % C::kBlocks, ring.empty(stage));
     }
   };
   int previous = 0;

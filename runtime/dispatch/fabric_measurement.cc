@@ -223,9 +223,10 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
                                     all_order_policies().begin());
   };
   const std::size_t group = place_of(OrderPolicy::kGroup), paced = place_of(OrderPolicy::kPaced);
-  // Nothing collides by the clock: what it takes longer are starts and ends, whatever the size. Unless the
-  // ports are faster than their numbers, which keeping to them makes slow.
-  costs[paced].extra_us = std::max(us[paced] - ideal_us(probe, orders[paced], fabric), 0.0);
+  // Nothing collides by the clock: what it takes longer are starts and ends, of which large exchanges have no
+  // more. Unless the ports are faster than their numbers, which keeping to them makes slow.
+  costs[paced].full_us = ideal_us(probe, orders[paced], fabric);
+  costs[paced].extra_us = std::max(us[paced] - costs[paced].full_us, 0.0);
   costs[paced].stretch = us[paced] > kMostOverGroup * us[group] ? us[paced] / us[group] : 1;
   return costs;
 }

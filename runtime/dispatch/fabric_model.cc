@@ -140,8 +140,8 @@ class Choice {
 
  private:
   double predicted_us(OrderPolicy policy, const TransmissionOrder& order) const {
-    return predicted_exchange_us(order, options_.ports, fabric_) * stretch_of(policy) +
-           fabric_.order_cost(policy).extra_us;
+    const double us = predicted_exchange_us(order, options_.ports, fabric_) * stretch_of(policy);
+    return us + fabric_.order_cost(policy).extra_of(us);
   }
   double stretch_of(OrderPolicy policy) const {
     return 1 + (fabric_.order_cost(policy).stretch - 1) * busyness_;
@@ -225,9 +225,9 @@ double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, s
                            const FabricModel& fabric) {
   const TrafficMatrix traffic = carried_traffic(order, static_cast<int>(ports.size()));
   const FabricModel::OrderCost cost = fabric.order_cost(policy);
-  return predicted_exchange_us(order, ports, fabric) *
-             (1 + (cost.stretch - 1) * peer_busyness(traffic, ports)) +
-         cost.extra_us;
+  const double us =
+      predicted_exchange_us(order, ports, fabric) * (1 + (cost.stretch - 1) * peer_busyness(traffic, ports));
+  return us + cost.extra_of(us);
 }
 
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports) {

@@ -45,12 +45,15 @@ struct FabricModel {
     double start_us = 0;
     double stretch = 1;
   };
-  /// Orders of a policy take `stretch` times what the rest explains and `extra_us` more. Policies without an
-  /// entry: as explained.
+  /// Orders of a policy take `stretch` times what the rest explains and `extra_us` more; of the latter those
+  /// that end before `full_us` their share. Policies without an entry: as explained.
   struct OrderCost {
     OrderPolicy policy = OrderPolicy::kGroup;
     double stretch = 1;
     double extra_us = 0;
+    double full_us = 0;
+
+    double extra_of(double us) const { return us < full_us ? extra_us * us / full_us : extra_us; }
   };
   Execution execution = Execution::kLanes;
   double start_us = 0;                // of any exchange, until all ranks are at it

@@ -62,10 +62,11 @@ FabricModel::GroupCost read_group(const JsonPlace& place) {
 }
 
 FabricModel::OrderCost read_order(const JsonPlace& place) {
-  place.expect_keys({"order", "stretch", "extra_us"});
+  place.expect_keys({"order", "stretch", "extra_us", "full_us"});
   const auto policy = parse_order_policy(place.at("order").text());
   if (!policy || *policy == OrderPolicy::kAuto) place.at("order").refuse("is no order that can be planned");
-  return {*policy, read_stretch(place.at("stretch")), place.at("extra_us").quantity()};
+  return {*policy, read_stretch(place.at("stretch")), place.at("extra_us").quantity(),
+          place.at("full_us").quantity()};
 }
 
 }  // namespace
@@ -82,8 +83,10 @@ std::string fabric_text(const MeasuredFabric& fabric) {
   }
   Json orders = Json::array();
   for (const auto& cost : fabric.model.orders) {
-    orders.push_back(
-        {{"order", order_policy_name(cost.policy)}, {"stretch", cost.stretch}, {"extra_us", cost.extra_us}});
+    orders.push_back({{"order", order_policy_name(cost.policy)},
+                      {"stretch", cost.stretch},
+                      {"extra_us", cost.extra_us},
+                      {"full_us", cost.full_us}});
   }
   const Json json = {{"version", 1},
                      {"execution", fabric.model.execution == Execution::kLanes ? kLanes : kBatches},

@@ -14,7 +14,7 @@ MeasuredFabric measured_fabric() {
   fabric.model.start_us = 7.5;
   fabric.model.messages = {{1024, 12.25}, {4096, 0}};
   fabric.model.groups = {{2, 3.5, 1}, {7, 0.1, 1.3}};
-  fabric.model.orders = {{OrderPolicy::kGroup, 1}, {OrderPolicy::kShortestFirst, 1.1, 2.5}};
+  fabric.model.orders = {{OrderPolicy::kGroup, 1}, {OrderPolicy::kShortestFirst, 1.1, 2.5, 10}};
   fabric.ports_gbps = {0.2, 100};
   return fabric;
 }
@@ -32,7 +32,8 @@ TEST(FabricFile, ReadsBackWhatItWrote) {
   ASSERT_EQ(read.model.groups.size(), 2U);
   EXPECT_EQ(read.model.groups[1].stretch, 1.3);
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).stretch, 1.1);
-  EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).extra_us, 2.5);
+  EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).extra_of(4), 1);
+  EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).extra_of(40), 2.5);
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kExact).stretch, 1) << "without an entry";
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kExact).extra_us, 0);
   EXPECT_EQ(fabric_text(read), fabric_text(kMeasured));
