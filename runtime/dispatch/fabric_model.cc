@@ -160,6 +160,8 @@ class Choice {
                              [&](double bytes) { return fabric_.message_extra_us(bytes); });
   }
   void weigh_without_barriers(std::size_t index, const TransmissionOrder& rounds) {
+    // Of one round this would be a list in no particular order, in which all begin with the same receiver.
+    if (rounds.rounds.size() == 1 && most_messages_of_a_side(rounds.rounds.front().transfers) > 1) return;
     TransmissionOrder ports = without_barriers(rounds);
     // Lanes have no barriers between single messages: without merged neighbours nothing has changed.
     const bool is_same =
