@@ -30,8 +30,8 @@ void refuse_missing_device(int device) {
 }
 
 /// Beside what is allocated through `allocate`: cuBLAS workspaces, split attention's partial results, kernels
-/// that the driver loads on first use. Seen with nvidia-smi on an H200: 350 MB a process beyond its context and
-/// communicators, with both example models.
+/// that the driver loads on first use. Seen with nvidia-smi on an H200: 350 MB a process beyond its context
+/// and communicators, with both example models.
 constexpr std::int64_t kOverheadBytes = std::int64_t{512} << 20;
 
 /// The first four bytes of a GPU's UUID, as nvidia-smi prints them: "GPU-1a2b3c4d".
