@@ -25,7 +25,7 @@ struct OrderRow {
   double bound = 0;
   Bytes makespan_bytes = 0;  // when ports have no speed, instead: doubles would lose the last digits
   Bytes bound_bytes = 0;
-  Pacing pacing = Pacing::kRounds;
+  const char* pacing = "";
   int num_rounds = 0;
   double planning_us = 0;
 
@@ -61,7 +61,10 @@ std::vector<double> chosen_ports(const PlanOrderOptions& options, int num_gpus) 
   return ports;
 }
 
-const char* pacing_name(Pacing pacing) { return pacing == Pacing::kPorts ? "ports" : "rounds"; }
+const char* pacing_name(const TransmissionOrder& order) {
+  if (!order.spans.empty()) return "clock";
+  return order.pacing == Pacing::kPorts ? "ports" : "rounds";
+}
 
 /// Bytes that pass the busiest port side in a round: the round's length when nobody is shared, a lower bound
 /// otherwise. Exact.
@@ -96,6 +99,7 @@ Bytes makespan_of_rounds(const TransmissionOrder& order, int num_gpus) {
 }
 
 Bytes makespan_in_bytes(const TransmissionOrder& order, int num_gpus) {
+  if (!order.spans.empty()) return makespan_bound_bytes(carried_traffic(order, num_gpus));  // pace.h
   if (order.pacing == Pacing::kRounds) return makespan_of_rounds(order, num_gpus);
   return order.rounds.empty() ? 0 : port_order_makespan_bytes(order.rounds.front().transfers);
 }
@@ -108,7 +112,7 @@ OrderRow plan_row(OrderPolicy policy, const TrafficMatrix& traffic, const OrderO
   const TransmissionOrder order = plan_order(policy, traffic, options);
   row.planning_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-  row.pacing = order.pacing;
+  row.pacing = pacing_name(order);
   row.num_rounds = num_rounds(order);
   if (is_in_bytes) {
     row.makespan_bytes = makespan_in_bytes(order, traffic.num_gpus());
@@ -125,7 +129,7 @@ std::string as_json(const std::vector<OrderRow>& rows, bool is_in_bytes, int num
   for (const OrderRow& row : rows) {
     json entry = {{"policy", row.policy},
                   {"ratio", row.ratio()},
-                  {"pacing", pacing_name(row.pacing)},
+                  {"pacing", row.pacing},
                   {"rounds", row.num_rounds},
                   {"planning_us", row.planning_us}};
     if (is_in_bytes) {
@@ -157,7 +161,7 @@ std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
     const std::string makespan = is_in_bytes ? std::to_string(row.makespan_bytes) : microseconds[0];
     const std::string bound = is_in_bytes ? std::to_string(row.bound_bytes) : microseconds[1];
     std::snprintf(line, sizeof line, "%-14s %18s %18s %8.4f %7s %7d %12.1f\n", row.policy.c_str(),
-                  makespan.c_str(), bound.c_str(), row.ratio(), pacing_name(row.pacing), row.num_rounds,
+                  makespan.c_str(), bound.c_str(), row.ratio(), row.pacing, row.num_rounds,
                   row.planning_us);
     text += line;
   }

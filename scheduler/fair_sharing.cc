@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "scheduler/pace.h"
 #include "scheduler/port_order.h"
 
 namespace aurora {
@@ -308,6 +309,7 @@ double fair_share_makespan_us(std::span<const Transfer> transfers, std::span<con
 
 double predicted_makespan_us(const TransmissionOrder& order, std::span<const double> ports,
                              double round_cost_us) {
+  if (!order.spans.empty()) return round_cost_us * num_rounds(order) + paced_end_us(order);
   if (order.pacing == Pacing::kPorts) {
     return order.rounds.empty()
                ? 0

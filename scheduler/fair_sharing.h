@@ -133,7 +133,8 @@ inline constexpr std::size_t kExactFlows = 1024;
 double fair_share_makespan_us(std::span<const Transfer> transfers, std::span<const double> ports);
 
 /// Sum over rounds of the round's fair-share time and `round_cost_us`. Without barriers the time of
-/// port_order.h, every message costing `round_cost_us`.
+/// port_order.h, every message costing `round_cost_us`. By the clock the plan's end, and `round_cost_us` for
+/// each time that a port starts over.
 double predicted_makespan_us(const TransmissionOrder& order, std::span<const double> ports,
                              double round_cost_us);
 

@@ -42,6 +42,14 @@ std::vector<TransferSpan> list_spans(const Round& list, std::span<const double> 
 
 }  // namespace
 
+double paced_end_us(const TransmissionOrder& order) {
+  double end = 0;
+  for (const std::vector<TransferSpan>& round : order.spans) {
+    for (const TransferSpan& span : round) end = std::max(end, span.end_us);
+  }
+  return end;
+}
+
 void pace(TransmissionOrder& order, std::span<const double> ports) {
   order.spans.clear();
   double now = 0;

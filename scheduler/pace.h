@@ -18,4 +18,7 @@ namespace aurora {
 /// microsecond each way, one per GPU. O(number of transfers).
 void pace(TransmissionOrder& order, std::span<const double> ports);
 
+/// Microseconds until the last span ends.
+double paced_end_us(const TransmissionOrder& order);
+
 }  // namespace aurora

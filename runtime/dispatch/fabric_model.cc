@@ -9,6 +9,7 @@
 #include "runtime/dispatch/lane_simulation.h"
 #include "scheduler/fair_sharing.h"
 #include "scheduler/makespan_bound.h"
+#include "scheduler/pace.h"
 #include "scheduler/port_order.h"
 
 namespace aurora {
@@ -50,13 +51,9 @@ double group_us(const Round& round, int peers, std::span<const double> ports, co
 /// What keeps to a plan that no port is too slow for meets nobody, so that nothing but the start takes
 /// longer.
 double paced_us(const TransmissionOrder& order, const FabricModel& fabric) {
-  double end_us = 0;
   int peers = 0;
-  for (std::size_t round = 0; round < order.rounds.size(); ++round) {
-    peers = std::max(peers, most_messages_of_a_side(order.rounds[round].transfers));
-    for (const TransferSpan& span : order.spans[round]) end_us = std::max(end_us, span.end_us);
-  }
-  return fabric.group_cost(peers).start_us + end_us;
+  for (const Round& round : order.rounds) peers = std::max(peers, most_messages_of_a_side(round.transfers));
+  return fabric.group_cost(peers).start_us + paced_end_us(order);
 }
 
 double lanes_us(const TransmissionOrder& order, std::span<const double> ports, const FabricModel& fabric) {

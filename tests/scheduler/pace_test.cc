@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/fair_sharing.h"
 #include "scheduler/makespan_bound.h"
 #include "scheduler/order_policy.h"
 #include "scheduler/port_order.h"
@@ -68,6 +69,8 @@ TEST(Pace, OneRoundEndsAtTheBoundAndNoPortIsEverOverfull) {
     const auto [end, load] = end_and_load(order, options.ports);
     const double bound = makespan_bound_us(traffic, options);
     EXPECT_NEAR(end, bound, bound * 1e-12);
+    EXPECT_EQ(paced_end_us(order), end);
+    EXPECT_EQ(predicted_makespan_us(order, options.ports, 7), 7 + end);
     EXPECT_LE(load, 1 + 1e-9);
   }
 }
