@@ -1,19 +1,27 @@
 #!/usr/bin/env python3
 """Writes a checkpoint with random bfloat16 weights in the shape of a published model, as sharded safetensors.
 
-    random_checkpoint.py SHAPE FOLDER [--layers N] [--seed S]      SHAPE: olmoe-1b-7b, qwen3-30b-a3b
+    random_checkpoint.py SHAPE FOLDER [--layers N] [--seed S]
+
+SHAPE: olmoe-1b-7b or qwen3-30b-a3b, models of real size; wide-2048 or wide-4096, few and small experts behind rows of
+real width, for exchanges between machines that compute on CPUs.
 
 Speed and memory depend on shapes and routing, not on what the weights say, so models of real size can be served on
 machines that cannot download any. Weights are normal with deviation 1/sqrt(inputs), norms are one: activations keep
-their size through all layers and a random router spreads tokens over all experts. Needs torch; weights are drawn on
-the GPU when there is one.
+their size through all layers and a random router spreads tokens over all experts. Weights are drawn with
+torch, on the GPU when there is one, or else with numpy.
 """
 import argparse
 import json
+import math
 import struct
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ImportError:
+    torch = None
+    import numpy
 
 # From the models' published config.json files.
 SHAPES = {
@@ -31,6 +39,10 @@ SHAPES = {
         "rope_theta": 1000000.0, "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False,
         "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False, "sliding_window": None},
 }
+for width in (2048, 4096):
+    SHAPES[f"wide-{width}"] = {
+        **SHAPES["olmoe-1b-7b"], "hidden_size": width, "num_hidden_layers": 4, "intermediate_size": 256, "num_experts": 16,
+        "num_experts_per_tok": 4, "vocab_size": 2048}
 SHARD_BYTES = 4 << 30
 
 
@@ -63,7 +75,7 @@ def tensors_of(config):
 
 
 def bytes_of(shape):
-    return 2 * torch.Size(shape).numel()
+    return 2 * math.prod(shape)
 
 
 def shards_of(config):
@@ -78,14 +90,32 @@ def shards_of(config):
     yield shard
 
 
-def draw(shape, generator):
-    if len(shape) == 1:
-        return torch.ones(shape, dtype=torch.bfloat16)
-    values = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return (values * shape[-1] ** -0.5).to(torch.bfloat16).cpu()
+class TorchDraws:
+    def __init__(self, seed):
+        self.generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(seed)
+
+    def bytes_of(self, shape):
+        if len(shape) == 1:
+            values = torch.ones(shape)
+        else:
+            values = torch.randn(shape, generator=self.generator, device=self.generator.device) * shape[-1] ** -0.5
+        return values.to(torch.bfloat16).cpu().view(torch.int16).numpy().tobytes()
 
 
-def write_shard(file, shard, generator):
+class NumpyDraws:
+    def __init__(self, seed):
+        self.generator = numpy.random.default_rng(seed)
+
+    def bytes_of(self, shape):
+        if len(shape) == 1:
+            values = numpy.ones(shape, dtype=numpy.float32)
+        else:
+            values = self.generator.standard_normal(shape, dtype=numpy.float32) * numpy.float32(shape[-1] ** -0.5)
+        bits = values.view(numpy.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()  # to nearest, ties to even
+
+
+def write_shard(file, shard, draws):
     header, at = {}, 0
     for name, shape in shard:
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + bytes_of(shape)]}
@@ -94,18 +124,18 @@ def write_shard(file, shard, generator):
     with file.open("wb") as output:
         output.write(struct.pack("<Q", len(text)) + text)
         for _, shape in shard:
-            output.write(draw(shape, generator).view(torch.int16).numpy().tobytes())
+            output.write(draws.bytes_of(shape))
 
 
 def write_checkpoint(folder, config, seed):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}, indent=1))
-    generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(seed)
+    draws = NumpyDraws(seed) if torch is None else TorchDraws(seed)
     shards = list(shards_of(config))
     places = {}
     for index, shard in enumerate(shards):
         name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-        write_shard(folder / name, shard, generator)
+        write_shard(folder / name, shard, draws)
         places.update({tensor: name for tensor, _ in shard})
     total = sum(bytes_of(shape) for shard in shards for _, shape in shard)
     (folder / "model.safetensors.index.json").write_text(

@@ -85,8 +85,8 @@ TEST(Engine, ChoosesByTheFabricFileThatItIsGiven) {
   const auto file =
       std::filesystem::temp_directory_path() / ("aurora-fabric-" + std::to_string(getpid()) + ".json");
   std::ofstream(file) << R"({"version": 1, "execution": "lanes", "ports_gbps": [10, 10, 10],
-    "start_us": 0, "messages": [{"bytes": 1, "extra_us": 0, "full_us": 0}], "groups": [{"peers": 2, "start_us": 1e6, "stretch": 1}],
-    "orders": [{"order": "group", "stretch": 1, "extra_us": 0}]})";
+    "start_us": 0, "messages": [{"bytes": 1, "extra_us": 0}], "groups": [{"peers": 2, "start_us": 1e6, "stretch": 1}],
+    "orders": [{"order": "group", "stretch": 1, "extra_us": 0, "full_us": 0}]})";
   std::map<RequestId, ReferencePrompt> expected;
   const auto requests = test::reference_requests(expected);
   EngineOptions options = test::example_options();
