@@ -29,7 +29,7 @@ constexpr Bytes kSmallBytes = 1 << 10;
 constexpr int kManyTurns = 8;
 constexpr int kRepeats = 3;
 // An order by the clock that takes so many times as long as the group is not for these ports.
-constexpr double kMostOverGroup = 1.25;
+constexpr double kMostOverGroup = 1.15;
 constexpr std::uint64_t kUnevenSeed = 1;
 
 /// `bytes` from every rank to each of the next `num_peers`.

@@ -46,8 +46,6 @@ double group_us(const Round& round, int peers, std::span<const double> ports, co
   return cost.start_us + stretch * fair_share_makespan_us(round.transfers, ports);
 }
 
-/// Rounds of single messages overlap with their neighbours of that kind; before and after any other round
-/// everything ends.
 /// What keeps to a plan that no port is too slow for meets nobody, so that nothing but the start takes
 /// longer.
 double paced_us(const TransmissionOrder& order, const FabricModel& fabric) {
@@ -56,6 +54,8 @@ double paced_us(const TransmissionOrder& order, const FabricModel& fabric) {
   return fabric.group_cost(peers).start_us + paced_end_us(order);
 }
 
+/// Rounds of single messages overlap with their neighbours of that kind; before and after any other round
+/// everything ends.
 double lanes_us(const TransmissionOrder& order, std::span<const double> ports, const FabricModel& fabric) {
   if (!order.spans.empty()) return paced_us(order, fabric);
   const auto extra_us = [&](double bytes) { return fabric.message_extra_us(bytes); };
