@@ -161,8 +161,7 @@ std::string as_table(const std::vector<OrderRow>& rows, bool is_in_bytes) {
     const std::string makespan = is_in_bytes ? std::to_string(row.makespan_bytes) : microseconds[0];
     const std::string bound = is_in_bytes ? std::to_string(row.bound_bytes) : microseconds[1];
     std::snprintf(line, sizeof line, "%-14s %18s %18s %8.4f %7s %7d %12.1f\n", row.policy.c_str(),
-                  makespan.c_str(), bound.c_str(), row.ratio(), row.pacing, row.num_rounds,
-                  row.planning_us);
+                  makespan.c_str(), bound.c_str(), row.ratio(), row.pacing, row.num_rounds, row.planning_us);
     text += line;
   }
   return text;

@@ -193,20 +193,12 @@ int write_outputs(const CommandLine& command, Setup& setup, const Engine& engine
   return progress.num_failed > 0 ? kExitSomeFailed : kExitAnswered;
 }
 
-int serve(const CommandLine& command, const RankPlace& place, Transport& transport, Serving& serving) {
-  Setup& setup = serving.setup;
-  const Resolved& transport_choice = place.transport_choice;
+void start_engine(const CommandLine& command, const RankPlace& place, Transport& transport,
+                  Serving& serving) {
   const ServeOptions& options = command.options;
+  const Resolved& transport_choice = place.transport_choice;
+  Setup& setup = serving.setup;
   const bool is_root = transport.rank() == 0;
-  agree(transport, engine_options(options, {}).timeout, "configuration",
-        [&] { setup = configured(command, transport.rank()); });
-  if (options.dump_config) {
-    if (is_root) {
-      std::fputs(dump_configuration(command, setup.models, setup.backend, transport_choice).c_str(), stdout);
-    }
-    return kExitAnswered;
-  }
-  if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
   if (is_root) {
     setup.engine.replan.on_note = [](const ReplanNote& note) {
       spdlog::log(note.is_routine ? spdlog::level::debug : spdlog::level::info, "{}", note.line);
@@ -230,6 +222,23 @@ int serve(const CommandLine& command, const RankPlace& place, Transport& transpo
                                     .graphs = setup.backend.name == "cuda" && options.cuda_graphs == "on",
                                     .device = place.device});
   serving.engine = std::make_unique<Engine>(setup.engine, transport, *serving.backend);
+}
+
+int serve(const CommandLine& command, const RankPlace& place, Transport& transport, Serving& serving) {
+  Setup& setup = serving.setup;
+  const Resolved& transport_choice = place.transport_choice;
+  const ServeOptions& options = command.options;
+  const bool is_root = transport.rank() == 0;
+  agree(transport, engine_options(options, {}).timeout, "configuration",
+        [&] { setup = configured(command, transport.rank()); });
+  if (options.dump_config) {
+    if (is_root) {
+      std::fputs(dump_configuration(command, setup.models, setup.backend, transport_choice).c_str(), stdout);
+    }
+    return kExitAnswered;
+  }
+  if (is_root) log_choices(command, setup, transport_choice, transport.num_ranks());
+  start_engine(command, place, transport, serving);
   Engine& engine = *serving.engine;
   int exit_code = kExitAnswered;
   if (options.check) {
