@@ -94,7 +94,7 @@ class TorchDraws:
     def __init__(self, seed):
         self.generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(seed)
 
-    def bytes_of(self, shape):
+    def draw(self, shape):
         if len(shape) == 1:
             values = torch.ones(shape)
         else:
@@ -106,7 +106,7 @@ class NumpyDraws:
     def __init__(self, seed):
         self.generator = numpy.random.default_rng(seed)
 
-    def bytes_of(self, shape):
+    def draw(self, shape):
         if len(shape) == 1:
             values = numpy.ones(shape, dtype=numpy.float32)
         else:
@@ -124,7 +124,7 @@ def write_shard(file, shard, draws):
     with file.open("wb") as output:
         output.write(struct.pack("<Q", len(text)) + text)
         for _, shape in shard:
-            output.write(draws.bytes_of(shape))
+            output.write(draws.draw(shape))
 
 
 def write_checkpoint(folder, config, seed):

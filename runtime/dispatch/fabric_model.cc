@@ -137,11 +137,8 @@ class Choice {
 
  private:
   double predicted_us(OrderPolicy policy, const TransmissionOrder& order) const {
-    const double us = predicted_exchange_us(order, options_.ports, fabric_) * stretch_of(policy);
-    return us + fabric_.order_cost(policy).extra_of(us);
-  }
-  double stretch_of(OrderPolicy policy) const {
-    return 1 + (fabric_.order_cost(policy).stretch - 1) * busyness_;
+    return fabric_.order_cost(policy).total_us(predicted_exchange_us(order, options_.ports, fabric_),
+                                               busyness_);
   }
   /// What the prediction, before its start and stretch, cannot be less than: cheap, and mostly enough to see
   /// that an order of many messages will not be taken.
@@ -174,7 +171,8 @@ class Choice {
   }
   void take_if_better(std::size_t index, TransmissionOrder order) {
     const OrderPolicy policy = kCandidates[index].policy;
-    if (fabric_.start_us + least_us_of(order) >= least_us_ / stretch_of(policy)) return;
+    if (fabric_.start_us + least_us_of(order) >= least_us_ / fabric_.order_cost(policy).stretch_at(busyness_))
+      return;
     const double us = predicted_us(policy, order);
     if (us >= least_us_) return;
     best_ = {index, std::move(order), us};
@@ -223,10 +221,8 @@ double predicted_exchange_us(const TransmissionOrder& order, std::span<const dou
 double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, std::span<const double> ports,
                            const FabricModel& fabric) {
   const TrafficMatrix traffic = carried_traffic(order, static_cast<int>(ports.size()));
-  const FabricModel::OrderCost cost = fabric.order_cost(policy);
-  const double us =
-      predicted_exchange_us(order, ports, fabric) * (1 + (cost.stretch - 1) * peer_busyness(traffic, ports));
-  return us + cost.extra_of(us);
+  return fabric.order_cost(policy).total_us(predicted_exchange_us(order, ports, fabric),
+                                            peer_busyness(traffic, ports));
 }
 
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports) {

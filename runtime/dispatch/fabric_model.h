@@ -54,6 +54,12 @@ struct FabricModel {
     double full_us = 0;
 
     double extra_of(double us) const { return us < full_us ? extra_us * us / full_us : extra_us; }
+    /// Of an exchange whose busiest port's peers are as busy as `peer_busyness` says.
+    double stretch_at(double busyness) const { return 1 + (stretch - 1) * busyness; }
+    double total_us(double explained_us, double busyness) const {
+      const double us = explained_us * stretch_at(busyness);
+      return us + extra_of(us);
+    }
   };
   Execution execution = Execution::kLanes;
   double start_us = 0;                // of any exchange, until all ranks are at it

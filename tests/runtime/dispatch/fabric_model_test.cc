@@ -182,19 +182,22 @@ TEST(ChooseOrder, WherePortsCollideTheClockIsKeptToUnlessItWasSeenToBeSlowOrTher
   EXPECT_NE(chosen(), OrderPolicy::kPaced);
 }
 
+FabricModel measured_by(Transport& transport, Backend& backend, std::span<const double> ports) {
+  return measure_fabric({.transport = transport,
+                         .backend = backend,
+                         .ports = ports,
+                         .exchange_tag = 20,
+                         .control_tag = 21,
+                         .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+}
+
 TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
   constexpr int kNumRanks = 4;
   std::vector<FabricModel> measured(kNumRanks);
   test::run_ranks(kNumRanks, [&](Transport& transport) {
     const auto backend = create_backend("cpu", {});
     const std::vector<double> ports(kNumRanks, 100);
-    measured[static_cast<std::size_t>(transport.rank())] =
-        measure_fabric({.transport = transport,
-                        .backend = *backend,
-                        .ports = ports,
-                        .exchange_tag = 20,
-                        .control_tag = 21,
-                        .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+    measured[static_cast<std::size_t>(transport.rank())] = measured_by(transport, *backend, ports);
   });
   const auto text_of = [](const FabricModel& fabric) { return fabric_text({fabric, {}}); };
   ASSERT_EQ(measured[0].messages.size(), 2U);
@@ -215,13 +218,7 @@ TEST(MeasureFabric, WhereThePortsAreFasterThanTheirNumbersTheClockIsNotBelieved)
   test::run_ranks(kNumRanks, [&](Transport& transport) {
     const auto backend = create_backend("cpu", {});
     const std::vector<double> ports(kNumRanks, 10);  // bytes per microsecond; memory has thousands
-    const FabricModel measured =
-        measure_fabric({.transport = transport,
-                        .backend = *backend,
-                        .ports = ports,
-                        .exchange_tag = 20,
-                        .control_tag = 21,
-                        .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+    const FabricModel measured = measured_by(transport, *backend, ports);
     const OrderOptions options{.ports = ports};
     const TrafficMatrix traffic = uneven_traffic(100000);
     EXPECT_NE(order_candidates()[choose_order(traffic, options, measured).candidate].policy,
@@ -236,13 +233,7 @@ TEST(MeasureFabric, KnowsHowTheTransportExecutesOrders) {
     test::DeviceThreadTransport transport(host, device_fabric);
     const auto backend = create_backend("cpu", {.worker_streams = true});
     const std::vector<double> ports(kNumRanks, 100);
-    const FabricModel measured =
-        measure_fabric({.transport = transport,
-                        .backend = *backend,
-                        .ports = ports,
-                        .exchange_tag = 20,
-                        .control_tag = 21,
-                        .deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60)});
+    const FabricModel measured = measured_by(transport, *backend, ports);
     EXPECT_EQ(measured.execution, Execution::kBatches);
     EXPECT_EQ(measured.orders.size(), all_order_policies().size());
   });
