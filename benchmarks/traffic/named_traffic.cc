@@ -41,6 +41,13 @@ constexpr std::string_view kMixedRouting = "mixed-routing-";
 constexpr std::array kWorkloads{"law.json", "summary.json"};
 constexpr int kNumRoutedLayers = 26;
 
+/// Drawn again while it is empty, as a sparse matrix or a permutation of two or three GPUs may come out.
+TrafficMatrix drawn_traffic(Family family, int num_gpus, std::mt19937_64& random) {
+  TrafficMatrix traffic = test::random_traffic(family, num_gpus, random);
+  while (num_gpus > 1 && traffic.total() == 0) traffic = test::random_traffic(family, num_gpus, random);
+  return traffic;
+}
+
 /// Random entries; what one GPU receives is raised to half of everything.
 TrafficMatrix hot_receiver(int num_gpus, std::mt19937_64& random) {
   TrafficMatrix traffic = test::random_traffic(Family::kUniform, num_gpus, random);
@@ -107,7 +114,7 @@ std::vector<std::string> traffic_names() {
 TrafficMatrix named_traffic(const std::string& name, const NamedTrafficArgs& args) {
   std::mt19937_64 random(args.seed);
   for (const FamilyRow& row : kFamilies) {
-    if (row.name == name) return test::random_traffic(row.family, args.num_gpus, random);
+    if (row.name == name) return drawn_traffic(row.family, args.num_gpus, random);
   }
   if (name == kHotReceiver) return hot_receiver(args.num_gpus, random);
   if (name == kHotSender) return hot_receiver(args.num_gpus, random).transposed();

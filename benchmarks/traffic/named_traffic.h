@@ -34,8 +34,8 @@ struct NamedTrafficArgs {
   std::uint64_t seed = 1;
   std::filesystem::path routing_folder = "benchmarks/routing";
 };
-/// In a unit of its own; `scaled_traffic` makes bytes of it. Throws Error for a name that is not there, and
-/// what reading the recorded routing throws.
+/// In a unit of its own; `scaled_traffic` makes bytes of it. Between two GPUs or more it is never empty.
+/// Throws Error for a name that is not there, and what reading the recorded routing throws.
 TrafficMatrix named_traffic(const std::string& name, const NamedTrafficArgs& args);
 
 /// In proportion to `traffic`, in whole 8 bytes, the largest row or column sum within 8 bytes a message of

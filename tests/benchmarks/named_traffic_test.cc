@@ -13,9 +13,9 @@ namespace {
 
 constexpr int kNumGpus = 8;
 
-TrafficMatrix make(const std::string& name, std::uint64_t seed = 1) {
+TrafficMatrix make(const std::string& name, std::uint64_t seed = 1, int num_gpus = kNumGpus) {
   return named_traffic(
-      name, {.num_gpus = kNumGpus, .seed = seed, .routing_folder = AURORA_SOURCE_DIR "/benchmarks/routing"});
+      name, {.num_gpus = num_gpus, .seed = seed, .routing_folder = AURORA_SOURCE_DIR "/benchmarks/routing"});
 }
 
 TEST(NamedTraffic, EveryNameGivesTrafficThatScalesToTheMostLoadedPort) {
@@ -29,6 +29,24 @@ TEST(NamedTraffic, EveryNameGivesTrafficThatScalesToTheMostLoadedPort) {
     }
     EXPECT_LE(most, kBytes) << name;
     EXPECT_GE(most, kBytes - 8 * kNumGpus) << name;
+  }
+}
+
+TEST(NamedTraffic, EveryNameGivesTrafficBetweenFewGpusToo) {
+  constexpr Bytes kBytes = 1 << 20;
+  for (const std::string& name : traffic_names()) {
+    const std::uint64_t num_seeds = name.find("routing") == std::string::npos ? 20 : 1;  // it has no seed
+    for (const int num_gpus : {2, 3, 4, 8}) {
+      for (std::uint64_t seed = 1; seed <= num_seeds; ++seed) {
+        SCOPED_TRACE(name + ", " + std::to_string(num_gpus) + " GPUs, seed " + std::to_string(seed));
+        const TrafficMatrix traffic = scaled_traffic(make(name, seed, num_gpus), kBytes);
+        ASSERT_EQ(traffic.num_gpus(), num_gpus);
+        Bytes between = traffic.total();
+        for (int gpu = 0; gpu < num_gpus; ++gpu) between -= traffic.at(gpu, gpu);
+        EXPECT_EQ(between, traffic.total()) << "the diagonal stays empty";
+        EXPECT_GE(between, kBytes - 8 * num_gpus);
+      }
+    }
   }
 }
 
