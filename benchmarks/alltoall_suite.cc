@@ -9,6 +9,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "benchmarks/coded_payload.h"
@@ -82,6 +83,25 @@ std::vector<Subject> chosen_subjects(const AlltoallOptions& options, int num_gpu
     }
   }
   return subjects;
+}
+
+/// In files that --matrix reads, named like their subjects with - for blanks; the name as it is in a comment.
+void write_matrices(const std::vector<Subject>& subjects, const std::filesystem::path& folder) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) {
+    throw Error(ErrorKind::kIo,
+                "--matrices-out: cannot create " + folder.string() + ": " + failure.message());
+  }
+  for (const Subject& subject : subjects) {
+    std::string name = subject.name;
+    std::ranges::replace(name, ' ', '-');
+    std::ofstream file(folder / name);
+    file << "# " << subject.name << '\n' << matrix_text(subject.traffic);
+    if (!file.flush()) {
+      throw Error(ErrorKind::kIo, "--matrices-out: cannot write " + (folder / name).string());
+    }
+  }
 }
 
 /// "all" has "auto" in it when the ports are known, and then "paced" where the host drives the exchange.
@@ -259,6 +279,7 @@ std::vector<Subject> AlltoallJob::agree_on_subjects() {
   ByteWriter writer;
   if (transport_.rank() == 0) {
     subjects = chosen_subjects(options_, num_ranks);
+    if (!options_.matrices_out.empty()) write_matrices(subjects, options_.matrices_out);
     for (const Subject& subject : subjects) {
       for (int source = 0; source < num_ranks; ++source) {
         for (const Bytes bytes : subject.traffic.row(source)) writer.write(bytes);

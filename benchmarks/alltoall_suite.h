@@ -18,9 +18,10 @@
 namespace aurora::bench {
 
 struct AlltoallOptions {
-  std::filesystem::path matrix;       // this matrix instead of families
-  std::vector<std::string> families;  // names of traffic/named_traffic.h, or {"all"}
-  std::vector<Bytes> bytes_per_rank;  // of the most loaded port; empty: a matrix as it is, families 2 MiB
+  std::filesystem::path matrix;        // this matrix instead of families
+  std::vector<std::string> families;   // names of traffic/named_traffic.h, or {"all"}
+  std::vector<Bytes> bytes_per_rank;   // of the most loaded port; empty: a matrix as it is, families 2 MiB
+  std::filesystem::path matrices_out;  // folder for the matrices as scaled, for peers; empty: nowhere
   std::vector<std::string> policies{"all"};
   std::string transport = "mpi";
   std::filesystem::path cluster;     // ports from a cluster file

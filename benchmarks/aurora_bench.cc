@@ -119,6 +119,9 @@ CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_
       ->delimiter(',')
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::PositiveNumber);
+  command->add_option(
+      "--matrices-out", options.matrices_out,
+      "folder to write the matrices to, in bytes as --matrix reads them, for alltoall_peers.py");
   command->add_option("--policy", options.policies, "policies, or all")
       ->delimiter(',')
       ->capture_default_str();

@@ -48,5 +48,37 @@ a_matrix_of_another_size_is_refused_once() {
   grep -q 'two.txt is for 2 GPUs; start that many ranks, not 3' "$folder/errors" || fail "$(cat "$folder/errors")"
 }
 
+matrices_are_written_as_they_are_read() {
+  printf '5 70001\n9 5\n' > "$folder/two by two.txt"
+  run() {
+    "$mpirun" -np 2 "$bench" alltoall --policy group --repeats 1 --json "$@" 2> "$folder/errors"
+  }
+  run --family all --bytes-per-rank 4k,64k --matrices-out "$folder/new/families" > "$folder/rows.jsonl" ||
+    fail "$(cat "$folder/errors")"
+  run --matrix "$folder/two by two.txt" --matrices-out "$folder/new" > /dev/null || fail "$(cat "$folder/errors")"
+  diff - "$folder/new/two-by-two" <<< $'# two by two\n0 70001\n9 0' || fail "not the matrix"
+  run --matrix "$folder/new/families/sparse-65536" --matrices-out "$folder/again" > /dev/null ||
+    fail "what was written is not read"
+  diff <(tail -n 2 "$folder/new/families/sparse-65536") <(tail -n 2 "$folder/again/sparse-65536") || fail "not the same"
+  python3 - "$folder/rows.jsonl" "$folder/new/families" << 'PYTHON'
+import json, pathlib, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+assert all(row["wrong"] == 0 for row in rows), rows
+busiest = {row["row"].split(" ", 1)[1].rsplit(" ", 1)[0]: row["bytes"] for row in rows}
+assert len(busiest) == len(rows) >= 2 * 17, busiest.keys()
+for file in pathlib.Path(sys.argv[2]).iterdir():
+    title, *lines = file.read_text().splitlines()
+    (zero, first), (second, other_zero) = (map(int, line.split()) for line in lines)
+    assert zero == other_zero == 0 and max(first, second) == busiest.pop(title.removeprefix("# ")), file
+assert not busiest, busiest
+PYTHON
+  if run --family uniform --matrices-out "$folder/rows.jsonl/new"; then fail "a file became a folder"; fi
+  grep -q "^aurora-bench: .*--matrices-out: cannot create $folder/rows.jsonl/new: " "$folder/errors" ||
+    fail "$(cat "$folder/errors")"
+  mkdir "$folder/new/uniform-2097152"
+  if run --family uniform --matrices-out "$folder/new"; then fail "a folder became a file"; fi
+  grep -q "matrices-out: cannot write $folder/new/uniform-2097152" "$folder/errors" || fail "$(cat "$folder/errors")"
+}
+
 bench=$2
 "$1"
