@@ -54,8 +54,8 @@ matrices_are_written_as_they_are_read() {
   run() {
     "$mpirun" -np 2 "$bench" alltoall --policy group --repeats 1 --json "$@" 2> "$folder/errors"
   }
-  run --family all --bytes-per-rank 4k,64k --matrices-out "$folder/new/families" > "$folder/rows.jsonl" ||
-    fail "$(cat "$folder/errors")"
+  run --family all --routing "$benchmarks/routing" --bytes-per-rank 4k,64k --matrices-out "$folder/new/families" \
+    > "$folder/rows.jsonl" || fail "$(cat "$folder/errors")"
   run --matrix "$folder/two by two.txt" --matrices-out "$folder/new" > /dev/null || fail "$(cat "$folder/errors")"
   diff - "$folder/new/two-by-two" <<< $'# two by two\n0 70001\n9 0' || fail "not the matrix"
   run --matrix "$folder/new/families/sparse-65536" --matrices-out "$folder/again" > /dev/null ||
