@@ -90,6 +90,10 @@ class Testbed:
         # exchanges of milliseconds.
         self.set_kernel(host, "net/ipv4/tcp_congestion_control", self.arguments.congestion_control)
         self.set_kernel(host, "net/ipv4/tcp_slow_start_after_idle", "0")
+        if self.arguments.socket_bytes:
+            for buffer in ("tcp_wmem", "tcp_rmem"):
+                self.set_kernel(host, f"net/ipv4/{buffer}", "4096 {0} {0}".format(self.arguments.socket_bytes))
+        call("ip", "-n", host, "link", "set", "eth0", "gso_max_size", str(self.arguments.segment_bytes))
         self.shape(host, "eth0", index, "dst")
         self.shape(self.switch, cable, index, "src")
 
@@ -299,6 +303,10 @@ def parse_arguments():
     parser.add_argument("--burst-bytes", type=positive(int), default=32 << 10, help="bucket of each port")
     parser.add_argument("--limit-bytes", type=positive(int), help="queue of each port; default 50 ms of its rate")
     parser.add_argument("--rto-min-ms", type=positive(int), default=5, help="least TCP retransmission timeout")
+    parser.add_argument("--socket-bytes", type=positive(int), help="most that a TCP socket holds in either direction")
+    parser.add_argument("--segment-bytes", type=positive(int),
+                        help="most that TCP hands to a port in one piece; default a little below the bucket, since a "
+                        "port cuts larger ones into packets, which costs it more time than it has at some Gbit/s")
     parser.add_argument("--congestion-control", default="reno",
                         help="of TCP, as the kernel names it; reno is part of every kernel")
     parser.add_argument("--calibrate", action="store_true", help="measure every port with a bare stream first")
@@ -309,6 +317,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if not 2 <= arguments.hosts <= 250:
         parser.error(f"--hosts is {arguments.hosts}; it must be from 2 to 250")
+    if arguments.segment_bytes is None:
+        arguments.segment_bytes = arguments.burst_bytes * 11 // 12
     rates = arguments.gbps.split(",")
     try:
         arguments.gbps = [positive(float)(rate) for rate in rates] * (arguments.hosts if len(rates) == 1 else 1)
