@@ -12,6 +12,7 @@
 #include "launch/build_stamp.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
+#include "runtime/turn_planner.h"
 #include "scheduler/placement.h"
 
 namespace aurora {
@@ -89,6 +90,10 @@ std::vector<Field> planning_fields(ServeOptions& o) {
        "how models share ranks: phases interleaved; one after the other, whole or in two halves; "
        "on ranks of their own",
        schedule_choice(o.schedule)},
+      {"decode_steps",
+       "of each model between two commands of rank 0 while no prompt waits; what comes meanwhile waits as "
+       "long",
+       IntegerValue{&o.decode_steps, 1, TurnPlanner::kMostSteps}},
       {"wire_dtype",
        "element type of exchanged tokens; auto: what the model computes in; results come back as bfloat16 "
        "with "
@@ -464,6 +469,7 @@ EngineOptions engine_options(const ServeOptions& options, const std::vector<Mode
   engine.round_cost_us = options.round_cost_us;
   engine.port_gbps = options.port_gbps;
   engine.schedule = options.schedule;
+  engine.decode_steps = options.decode_steps;
   engine.replan.mode = options.replan;
   engine.replan.interval_steps = options.replan_interval;
   engine.replan.horizon_steps = options.replan_horizon;

@@ -33,6 +33,7 @@ struct ServeOptions {
   double port_gbps = EngineOptions{}.port_gbps;
   std::filesystem::path cluster;
   Schedule schedule = EngineOptions{}.schedule;
+  std::int64_t decode_steps = EngineOptions{}.decode_steps;
   ReplanMode replan = ReplanOptions{}.mode;
   std::int64_t replan_interval = ReplanOptions{}.interval_steps;
   std::int64_t replan_horizon = ReplanOptions{}.horizon_steps;

@@ -281,7 +281,7 @@ std::unique_ptr<RequestAssigner> Engine::State::make_assigner(RequestFeed& feed)
                       .parameters_per_token = parameters_per_token(model->config()),
                       .max_batch_tokens = model->options().max_batch_tokens});
   }
-  turn_planner.emplace(std::move(traits), options.schedule);
+  turn_planner.emplace(std::move(traits), options.schedule, options.decode_steps);
   return std::make_unique<RequestAssigner>(models, group->num_ranks(), feed);
 }
 

@@ -9,6 +9,10 @@
 // to within one step each, unless kMostSteps limits them. A light model's chunks of prompts are cut in the
 // same proportion, so that they do not hold up a heavy one's decoding for longer than its weight.
 //
+// While all requests decode, a turn is several of that: no rank waits for rank 0 between two tokens, and a
+// model's last layers and first ones overlap the other's. While a prompt waits it is one, so that answers
+// begin early.
+//
 // Counts alone decide, no clock, so equal requests give equal turns. Used by rank 0.
 #pragma once
 
@@ -47,7 +51,8 @@ class TurnPlanner {
   /// Of one model in a turn. New requests join between turns, and answers come out there.
   static constexpr std::int64_t kMostSteps = 8;
 
-  TurnPlanner(std::vector<ModelTraits> models, Schedule schedule);
+  /// `decode_steps`: of each model in a turn of decoding, at most; from 1 to kMostSteps.
+  TurnPlanner(std::vector<ModelTraits> models, Schedule schedule, std::int64_t decode_steps = 1);
 
   /// The shares of all models with requests, ascending. Models without get none and save nothing up.
   std::vector<TurnShare> plan(std::span<const ModelDemand> demands);
@@ -55,9 +60,12 @@ class TurnPlanner {
  private:
   std::int64_t prefill_budget(std::size_t model, double most_weight) const;
   std::int64_t take_steps(std::size_t model, double due, std::int64_t most);
+  void share_by_weight(std::span<const ModelDemand> demands, std::int64_t rounds,
+                       std::vector<TurnShare>& shares);
 
   std::vector<ModelTraits> models_;
   Schedule schedule_;
+  std::int64_t decode_steps_;
   std::vector<double> carried_;  // [model] parts of steps that rounding has withheld
 };
 

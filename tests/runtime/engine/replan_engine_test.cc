@@ -29,6 +29,7 @@ constexpr std::int64_t kMebibyte = 1 << 20;
 /// Changes to `next(current)` whenever it can, looking every three steps.
 EngineOptions changing_options(std::function<std::optional<DeploymentPlan>(const DeploymentPlan&)> next) {
   EngineOptions options = test::example_options();
+  options.decode_steps = 1;  // so that plans change often
   options.replan.mode = ReplanMode::kInterval;
   options.replan.interval_steps = 3;
   options.replan.bytes_per_step = 2 * kMebibyte;

@@ -136,6 +136,25 @@ TEST(TurnPlanner, OtherSchedulesTakeOneWholeStepOfEach) {
   }
 }
 
+TEST(TurnPlanner, ATurnOfDecodingIsSeveralSteps) {
+  for (const Schedule schedule : kSchedules) {
+    TurnPlanner planner({traits(1), traits(1)}, schedule, 4);
+    EXPECT_EQ(steps_over(planner, {decoding(8), decoding(8)}, 10), (std::vector<std::int64_t>{40, 40}));
+    EXPECT_EQ(steps_over(planner, {decoding(8), reading(8)}, 10)[1], 10);
+    ModelDemand nearly_done = decoding(8);
+    nearly_done.remaining_tokens = 3;
+    EXPECT_EQ(steps_over(planner, {nearly_done}, 1), (std::vector<std::int64_t>{3}));
+  }
+}
+
+/// Four rounds would be twelve steps of the second model; two are six.
+TEST(TurnPlanner, SeveralStepsKeepTheWeights) {
+  TurnPlanner planner({traits(1), traits(3)}, Schedule::kColocated, 4);
+  EXPECT_EQ(steps_over(planner, {decoding(5), decoding(5)}, 10), (std::vector<std::int64_t>{20, 60}));
+  TurnPlanner steep({traits(1), traits(7)}, Schedule::kColocated, 4);
+  EXPECT_EQ(steps_over(steep, {decoding(5), decoding(5)}, 10), (std::vector<std::int64_t>{10, 70}));
+}
+
 TEST(TurnPlanner, TwoBatchSplitsWhereARankHasSomethingToSplit) {
   TurnPlanner planner({traits(1), traits(5)}, Schedule::kTwoBatch);
   const auto shares = planner.plan(std::vector<ModelDemand>{reading(kManyTokens), decoding(2)});
