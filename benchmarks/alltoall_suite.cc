@@ -46,6 +46,10 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint32_t kExchangeTag = 1;
 constexpr std::uint32_t kControlTag = 2;
 constexpr std::chrono::minutes kStartTimeout(5);
+// Beside a GPU nobody else wants the core, and a sleep would end some 60 us late.
+constexpr std::chrono::microseconds kShortestSleep(1);
+constexpr std::chrono::milliseconds kLongestYield(100);
+constexpr Bytes kGreetingBytes = 64;
 
 // ---- What is measured
 
@@ -198,14 +202,20 @@ class RankBuffers {
   std::vector<std::byte> host_, blank_;
 };
 
+TrafficMatrix equal_traffic(int num_gpus, Bytes bytes) {
+  const auto num_entries = static_cast<std::size_t>(num_gpus) * static_cast<std::size_t>(num_gpus);
+  return {num_gpus, std::vector<Bytes>(num_entries, bytes)};
+}
+
 /// One policy on one matrix, as this rank sees it.
 struct Contender {
   OrderPolicy policy = OrderPolicy::kGroup;
   std::string chosen;  // by auto
   TransmissionOrder order;
   double predicted_us = 0;
-  double planning_us = 0;  // CPU time
-  std::vector<double> us;  // of each repetition
+  double planning_us = 0;         // CPU time
+  std::vector<double> us;         // of each repetition
+  std::vector<double> device_us;  // the part that the device's clock saw; as `us` where the host drives
   std::int64_t num_wrong = 0;
   std::int64_t num_retransmitted = 0;
   ProcessorTicks ticks;  // while its exchanges ran
@@ -213,7 +223,7 @@ struct Contender {
 
 /// The same of all ranks.
 struct Outcome {
-  std::vector<double> us;  // of the slowest rank
+  std::vector<double> us, device_us;  // of the slowest rank
   double planning_us = 0;
   std::int64_t num_wrong = 0;
   std::int64_t num_retransmitted = 0;
@@ -232,7 +242,10 @@ class AlltoallJob {
         exchange_(transport, backend, *stream_, kExchangeTag),
         ports_(chosen_ports(options, transport.num_ranks())),
         policies_(chosen_policies(options.policies, !ports_.empty(), !transport.is_stream_ordered())),
-        counts_network_(session.local_rank() == 0) {}
+        counts_network_(session.local_rank() == 0),
+        greeting_(equal_traffic(transport.num_ranks(), kGreetingBytes)),
+        greeting_order_(plan_order(OrderPolicy::kGroup, greeting_, {})),
+        greeting_buffers_(backend, *stream_, greeting_, transport.rank()) {}
 
   void run(const RowVisitor& visit);
 
@@ -246,7 +259,8 @@ class AlltoallJob {
   void measure_fabric_of_job();
   Contender plan(OrderPolicy policy, const TrafficMatrix& traffic) const;
   void measure(const Subject& subject, const RowVisitor& visit);
-  void meet() { all_gather(transport_, {}, kControlTag, deadline(), "all ranks before an exchange"); }
+  void meet();
+  void wake_links();
   void repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers);
   void run_once(Contender& contender, RankBuffers& buffers);
   double exchange_us(const TransmissionOrder& order, const RankBuffers& buffers);
@@ -265,6 +279,9 @@ class AlltoallJob {
   std::vector<OrderPolicy> policies_;
   std::optional<FabricModel> fabric_;  // when auto is among the policies
   bool counts_network_;                // of the ranks that share a network, one counts
+  TrafficMatrix greeting_;             // what wakes links up: a cache line from each to each
+  TransmissionOrder greeting_order_;
+  RankBuffers greeting_buffers_;
 };
 
 void AlltoallJob::run(const RowVisitor& visit) {
@@ -404,6 +421,21 @@ void AlltoallJob::add_hold_out(const std::vector<Contender>& contenders, const s
   row.set("of_best", result.ratio).set("of_best_low", result.low).set("of_best_high", result.high);
 }
 
+/// The first time ranks may wait long, and wake up at different times; the second time nobody sleeps.
+void AlltoallJob::meet() {
+  constexpr int kNumTimes = 2;
+  for (int time = 0; time < kNumTimes; ++time) {
+    all_gather(transport_, {}, kControlTag, deadline(), "all ranks before an exchange");
+  }
+}
+
+/// GPUs put links to sleep that rest for as long as checking a large exchange takes, and a server's do not.
+void AlltoallJob::wake_links() {
+  if (!transport_.is_stream_ordered()) return;
+  exchange_us(greeting_order_, greeting_buffers_);
+  exchange_.take_seconds();
+}
+
 void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffers& buffers) {
   Random random(options_.seed);
   std::vector<std::size_t> turns(contenders.size());
@@ -414,6 +446,7 @@ void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffer
     if (repeat > 0) continue;
     for (Contender& contender : contenders) {  // the first warms connections up
       contender.us.clear();
+      contender.device_us.clear();
       contender.ticks = {};
       contender.num_retransmitted = 0;
     }
@@ -423,9 +456,11 @@ void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffer
 void AlltoallJob::run_once(Contender& contender, RankBuffers& buffers) {
   buffers.wipe();
   meet();
+  wake_links();
   const auto ticks = read_processor_ticks().value_or(ProcessorTicks{});
   const std::int64_t retransmitted = read_retransmitted_segments().value_or(0);
   contender.us.push_back(exchange_us(contender.order, buffers));
+  contender.device_us.push_back(exchange_.take_seconds() * 1e6);
   const auto ticks_after = read_processor_ticks().value_or(ProcessorTicks{});
   contender.ticks.idle += ticks_after.idle - ticks.idle;
   contender.ticks.total += ticks_after.total - ticks.total;
@@ -438,7 +473,9 @@ void AlltoallJob::run_once(Contender& contender, RankBuffers& buffers) {
 double AlltoallJob::exchange_us(const TransmissionOrder& order, const RankBuffers& buffers) {
   const Deadline limit = deadline();
   const auto wait_until = [&](auto is_done) {
-    for (IdleBackoff backoff; !is_done(); backoff.pause()) {
+    IdleBackoff backoff =
+        transport_.is_stream_ordered() ? IdleBackoff(kShortestSleep, kLongestYield) : IdleBackoff();
+    for (; !is_done(); backoff.pause()) {
       if (Clock::now() < limit) continue;
       throw Error(ErrorKind::kTimeout, "rank " + std::to_string(transport_.rank()) +
                                            ": an exchange has not ended within " +
@@ -457,13 +494,16 @@ double AlltoallJob::exchange_us(const TransmissionOrder& order, const RankBuffer
 Outcome AlltoallJob::collect(const Contender& contender) {
   ByteWriter writer;
   for (const double us : contender.us) writer.write(us);
+  for (const double us : contender.device_us) writer.write(us);
   writer.write(contender.planning_us);
   writer.write(contender.num_wrong);
   writer.write(contender.num_retransmitted);
-  Outcome outcome{.us = std::vector<double>(contender.us.size())};
+  const std::size_t num_repeats = contender.us.size();
+  Outcome outcome{.us = std::vector<double>(num_repeats), .device_us = std::vector<double>(num_repeats)};
   for (const auto& bytes : gather(transport_, 0, writer.bytes(), kControlTag, deadline(), "measured times")) {
     ByteReader reader(bytes);
     for (double& us : outcome.us) us = std::max(us, reader.read<double>());
+    for (double& us : outcome.device_us) us = std::max(us, reader.read<double>());
     outcome.planning_us = std::max(outcome.planning_us, reader.read<double>());
     outcome.num_wrong += reader.read<std::int64_t>();
     outcome.num_retransmitted += reader.read<std::int64_t>();
@@ -477,6 +517,7 @@ Row AlltoallJob::row_of(const Subject& subject, const Contender& contender, cons
   const Quantiles us = quantiles_of(outcome.us);
   row.set("bytes", makespan_bound_bytes(subject.traffic));
   row.set("median", us.median).set("p10", us.p10).set("p90", us.p90);
+  if (transport_.is_stream_ordered()) row.set("device", quantiles_of(outcome.device_us).median);
   if (!ports_.empty()) add_bounds(subject.traffic, us.median, row);
   if (fabric_) row.set("predicted", contender.predicted_us);
   row.set("rounds", static_cast<std::int64_t>(num_rounds(contender.order)));

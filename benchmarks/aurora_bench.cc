@@ -20,8 +20,10 @@
 #include "benchmarks/suite.h"
 #include "kernels/error.h"
 #include "launch/build_stamp.h"
+#include "launch/nccl_environment.h"
 #include "launch/serve_options.h"
 #include "runtime/plan_io/text_file.h"
+#include "scheduler/order_policy.h"
 
 namespace {
 
@@ -166,7 +168,7 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--transport", options.transport)
-      ->check(CLI::IsMember({"threads", "mpi"}))
+      ->check(CLI::IsMember({"threads", "mpi", "nccl"}))
       ->capture_default_str();
   command->add_option("--ranks", options.num_ranks, "with --transport threads")
       ->check(CLI::PositiveNumber)
@@ -179,7 +181,16 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--cluster", options.cluster, "with mpi: cluster file with the ports of the network");
+  command->add_option("--cluster", options.cluster,
+                      "with mpi and nccl: cluster file with the ports of the network");
+  command
+      ->add_option_function<std::string>(
+          "--order",
+          [&options](const std::string& name) { options.order = *aurora::parse_order_policy(name); },
+          "of the transfers of an exchange, for all variants; default aurora")
+      ->check(CLI::IsMember(aurora::order_policy_names()));
+  command->add_option("--fabric", options.fabric,
+                      "fabric file for --order auto, instead of measuring at the start of each run");
   command->add_option("--requests", options.num_requests, "of each model")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -188,6 +199,10 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
       ->capture_default_str();
   command->add_option("--max-tokens", options.max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
   command->add_flag("--worker-streams", options.worker_streams, "compute beside the thread that exchanges");
+  command->add_flag("--deterministic", options.deterministic,
+                    "answers that no schedule changes, also on GPUs");
+  command->add_option("--traces", options.traces, "folder for a trace of each variant's last run")
+      ->check(CLI::ExistingDirectory);
   command->add_option("--repeats", options.repeats)->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--timeout", options.timeout_seconds, "seconds that a rank waits for another")
       ->check(CLI::PositiveNumber)
@@ -266,6 +281,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    aurora::set_cuda_environment(this_process().num_processes);
     return run(argc, argv);
   } catch (const bench::JobFailed&) {
     return kExitFailed;

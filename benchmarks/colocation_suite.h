@@ -6,7 +6,8 @@
 // request to the last answer, as the engine's report has it; loading does not count.
 //
 // On threads the ports are emulated (paced_transport.h), with a bandwidth that makes exchanges take a given
-// multiple of compute. Over MPI the network is what it is: the machine's, or that of tests/testbed.
+// multiple of compute. Over MPI and NCCL the network is what it is: the machine's, or that of tests/testbed.
+// NCCL's ranks compute on GPUs, the others on CPUs.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +16,26 @@
 #include <vector>
 
 #include "benchmarks/suite.h"
+#include "scheduler/order_policy.h"
 
 namespace aurora::bench {
 
 struct ColocationOptions {
   std::vector<std::string> models{"launch/configs/tiny-mixtral.cfg", "launch/configs/tiny-qwen3-moe.cfg"};
   std::vector<std::string> variants{"all"};
-  std::string transport = "threads";  // or "mpi"
+  std::string transport = "threads";  // or "mpi", "nccl"
   int num_ranks = 2;                  // threads only
   std::vector<double> ratios{1};      // exchange over compute, threads only; 0: ports that take no time
   std::vector<double> ports{1};       // relative bandwidths, rank after rank and again from the front
-  std::filesystem::path cluster;      // MPI: ports of the network, for the planner
-  int num_requests = 32;              // of each model
+  std::filesystem::path cluster;      // MPI and NCCL: ports of the network, for the planner
+  OrderPolicy order = OrderPolicy::kAurora;  // of all variants
+  std::filesystem::path fabric;              // of order auto; empty: measured at the start of each run
+  int num_requests = 32;                     // of each model
   int prompt_tokens = 32;
   int max_tokens = 32;
   bool worker_streams = false;
+  bool deterministic = false;    // so that answers do not depend on what is computed together
+  std::filesystem::path traces;  // folder for a trace of each variant's last run; empty: none
   int repeats = 5;
   double timeout_seconds = 120;
   std::uint64_t seed = 1;
@@ -42,7 +48,7 @@ struct ColocationVariant {
   const char* placement;
 };
 
-/// Collective over MPI: all ranks call it with the same options; rows are handed over on rank 0.
+/// Collective over MPI and NCCL: all ranks call it with the same options; rows are handed over on rank 0.
 void run_colocation_suite(const ColocationOptions& options, const RowVisitor& visit);
 
 }  // namespace aurora::bench

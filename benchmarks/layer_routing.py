@@ -1,4 +1,4 @@
-#!/ usr / bin / env python3
+#!/usr/bin/env python3
 """The uniform routing of `aurora-bench layer` (benchmarks/layer/routing.h), and replayed records, for other programs.
 
     layer_routing.py EXPERTS TOP_K TOKENS SEED     prints the expert ids, a line a token

@@ -3,7 +3,7 @@
 
     random_checkpoint.py SHAPE FOLDER [--layers N] [--seed S]
 
-SHAPE: olmoe-1b-7b or qwen3-30b-a3b, models of real size; wide-2048 or wide-4096, few and small experts behind rows of
+SHAPE: olmoe-1b-7b, qwen3-30b-a3b or mixtral-8x7b, models of real size; wide-2048 or wide-4096, few and small experts behind rows of
 real width, for exchanges between machines that compute on CPUs.
 
 Speed and memory depend on shapes and routing, not on what the weights say, so models of real size can be served on
@@ -38,6 +38,11 @@ SHAPES = {
         "norm_topk_prob": True, "vocab_size": 151936, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6,
         "rope_theta": 1000000.0, "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False,
         "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False, "sliding_window": None},
+    "mixtral-8x7b": {
+        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "vocab_size": 32000, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000.0, "hidden_act": "silu", "tie_word_embeddings": False, "sliding_window": None},
 }
 for width in (2048, 4096):
     SHAPES[f"wide-{width}"] = {
@@ -51,7 +56,9 @@ def tensors_of(config):
     hidden, heads, kv_heads = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     head = config.get("head_dim") or hidden // heads
     inner = config.get("moe_intermediate_size") or config["intermediate_size"]
-    is_olmoe = config["model_type"] == "olmoe"
+    is_olmoe, is_mixtral = (config["model_type"] == name for name in ("olmoe", "mixtral"))
+    block, projections = (("block_sparse_moe", ("w1", "w3", "w2")) if is_mixtral
+                          else ("mlp", ("gate_proj", "up_proj", "down_proj")))
     yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
@@ -61,14 +68,15 @@ def tensors_of(config):
         yield prefix + "self_attn.k_proj.weight", (kv_heads * head, hidden)
         yield prefix + "self_attn.v_proj.weight", (kv_heads * head, hidden)
         yield prefix + "self_attn.o_proj.weight", (hidden, heads * head)
-        # OLMoE norms the whole projection, Qwen3 each head.
-        yield prefix + "self_attn.q_norm.weight", (heads * head if is_olmoe else head,)
-        yield prefix + "self_attn.k_norm.weight", (kv_heads * head if is_olmoe else head,)
-        yield prefix + "mlp.gate.weight", (config["num_experts"], hidden)
-        for expert in range(config["num_experts"]):
-            yield prefix + f"mlp.experts.{expert}.gate_proj.weight", (inner, hidden)
-            yield prefix + f"mlp.experts.{expert}.up_proj.weight", (inner, hidden)
-            yield prefix + f"mlp.experts.{expert}.down_proj.weight", (hidden, inner)
+        if not is_mixtral:  # OLMoE norms the whole projection, Qwen3 each head
+            yield prefix + "self_attn.q_norm.weight", (heads * head if is_olmoe else head,)
+            yield prefix + "self_attn.k_norm.weight", (kv_heads * head if is_olmoe else head,)
+        num_experts = config["num_local_experts"] if is_mixtral else config["num_experts"]
+        yield prefix + f"{block}.gate.weight", (num_experts, hidden)
+        for expert in range(num_experts):
+            for projection in projections:
+                shape = (hidden, inner) if projection == projections[-1] else (inner, hidden)
+                yield prefix + f"{block}.experts.{expert}.{projection}.weight", shape
     yield "model.norm.weight", (hidden,)
     if not config["tie_word_embeddings"]:
         yield "lm_head.weight", (config["vocab_size"], hidden)

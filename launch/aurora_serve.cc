@@ -102,6 +102,7 @@ int run(const std::vector<std::string>& arguments, const Environment& environmen
     return kExitAnswered;
   }
   start_logging({command.options.log_level, command.options.quiet});
+  set_cuda_environment(launched.num_processes);
   const Resolved choice = resolve_transport(command.options, offered_backends(), launched);
   install_interrupt_handlers(kInterruptGrace);
   return choice.name == "threads" ? run_on_threads(command, choice) : run_on_mpi(command, choice);

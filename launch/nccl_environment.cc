@@ -38,6 +38,15 @@ std::string remark_on_sharing(std::size_t num_ranks, std::size_t num_gpus) {
 
 }  // namespace
 
+void set_cuda_environment(int num_processes) {
+  constexpr int kMostOfAllClients = 64;
+  constexpr int kMostOfClient = 8;
+  constexpr int kLeastOfClient = 2;
+  constexpr int kWithoutMps = 32;
+  const int of_client = std::clamp(kMostOfAllClients / num_processes, kLeastOfClient, kMostOfClient);
+  set_unless_set("CUDA_DEVICE_MAX_CONNECTIONS", std::to_string(is_mps_running() ? of_client : kWithoutMps));
+}
+
 GpuSeat take_gpu_seat(const MpiSession& session, Transport& transport, std::chrono::milliseconds timeout) {
   set_unless_set("NCCL_NVLS_ENABLE", "0");
   const std::vector<std::string> gpus = visible_gpu_uuids();
