@@ -455,10 +455,11 @@ void AlltoallJob::repeat_in_turns(std::vector<Contender>& contenders, RankBuffer
 
 void AlltoallJob::run_once(Contender& contender, RankBuffers& buffers) {
   buffers.wipe();
-  meet();
-  wake_links();
+  // Before ranks meet: reading takes some longer than others.
   const auto ticks = read_processor_ticks().value_or(ProcessorTicks{});
   const std::int64_t retransmitted = read_retransmitted_segments().value_or(0);
+  meet();
+  wake_links();
   contender.us.push_back(exchange_us(contender.order, buffers));
   contender.device_us.push_back(exchange_.take_seconds() * 1e6);
   const auto ticks_after = read_processor_ticks().value_or(ProcessorTicks{});

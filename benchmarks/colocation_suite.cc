@@ -212,6 +212,7 @@ EngineOptions engine_options_of(const ColocationOptions& options) {
   // So that compute behind the host is timed; the same for all.
   engine.record_trace = options.worker_streams || is_on_gpus || !options.traces.empty();
   engine.deterministic = options.deterministic;
+  engine.decode_steps = options.decode_steps;
   engine.cluster_file = options.cluster;
   return engine;
 }

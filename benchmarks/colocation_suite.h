@@ -33,6 +33,7 @@ struct ColocationOptions {
   int num_requests = 32;                     // of each model
   int prompt_tokens = 32;
   int max_tokens = 32;
+  std::int64_t decode_steps = 4;
   bool worker_streams = false;
   bool deterministic = false;    // so that answers do not depend on what is computed together
   std::filesystem::path traces;  // folder for a trace of each variant's last run; empty: none

@@ -94,8 +94,20 @@ class Testbed:
             for buffer in ("tcp_wmem", "tcp_rmem"):
                 self.set_kernel(host, f"net/ipv4/{buffer}", "4096 {0} {0}".format(self.arguments.socket_bytes))
         call("ip", "-n", host, "link", "set", "eth0", "gso_max_size", str(self.arguments.segment_bytes))
+        if self.arguments.processor_per_port:
+            self.receive_on(host, "eth0", 2 * index)
+            self.receive_on(self.switch, cable, 2 * index + 1)
         self.shape(host, "eth0", index, "dst")
         self.shape(self.switch, cable, index, "src")
+
+    def receive_on(self, namespace, device, index):
+        """One processor takes what a device receives. A bucket hands packets on from whichever processor it ran on, and
+        TCP takes packets that overtake each other between processors for lost."""
+        words = ["00000000"] * ((os.cpu_count() + 31) // 32)
+        processor = index % os.cpu_count()
+        words[-1 - processor // 32] = f"{1 << processor % 32:08x}"
+        call("ip", "netns", "exec", namespace, "sh", "-c", 'echo "$2" >"/sys/class/net/$1/queues/rx-0/rps_cpus"', "sh",
+             device, ",".join(words))
 
     def set_kernel(self, namespace, name, value):
         call("ip", "netns", "exec", namespace, "sh", "-c", 'echo "$2" >"/proc/sys/$1"', "sh", name, value)
@@ -309,6 +321,8 @@ def parse_arguments():
                         "port cuts larger ones into packets, which costs it more time than it has at some Gbit/s")
     parser.add_argument("--congestion-control", default="reno",
                         help="of TCP, as the kernel names it; reno is part of every kernel")
+    parser.add_argument("--processor-per-port", action="store_true",
+                        help="what a port receives is taken in by one processor, in order; takes one to spare for each")
     parser.add_argument("--calibrate", action="store_true", help="measure every port with a bare stream first")
     parser.add_argument("--sm-shares", default="", help="per host, CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     parser.add_argument("--mpirun-arguments", type=shlex.split, default=[], help="further flags for mpirun")
