@@ -204,7 +204,7 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
   command->add_flag("--worker-streams", options.worker_streams, "compute beside the thread that exchanges");
   command->add_flag("--deterministic", options.deterministic,
                     "answers that no schedule changes, also on GPUs");
-  command->add_option("--traces", options.traces, "folder for a trace of each variant's last run")
+  command->add_option("--traces", options.traces, "folder for a trace of one more run of each variant")
       ->check(CLI::ExistingDirectory);
   command->add_option("--repeats", options.repeats)->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--timeout", options.timeout_seconds, "seconds that a rank waits for another")

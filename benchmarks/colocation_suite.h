@@ -36,7 +36,7 @@ struct ColocationOptions {
   std::int64_t decode_steps = 4;
   bool worker_streams = false;
   bool deterministic = false;    // so that answers do not depend on what is computed together
-  std::filesystem::path traces;  // folder for a trace of each variant's last run; empty: none
+  std::filesystem::path traces;  // folder for a trace of one more run of each variant; empty: none
   int repeats = 5;
   double timeout_seconds = 120;
   std::uint64_t seed = 1;

@@ -87,7 +87,7 @@ models() {
     if [[ -e $work/$seed.cfg ]]; then continue; fi
     LD_LIBRARY_PATH=$machine_library_path python3 -B benchmarks/random_checkpoint.py "$shape" "$work/$seed" --layers 2 \
       --seed "$seed" >&2
-    printf 'version = 1\npath = "%s"\nname = "model-%s"\nmax_batch_tokens = 1024\n' "$work/$seed" "$seed" >"$work/$seed.cfg"
+    printf 'version = 1\npath = "%s"\nname = "model-%s"\n' "$work/$seed" "$seed" >"$work/$seed.cfg"
   done
   printf '%s' "$work/1.cfg,$work/2.cfg"
 }
