@@ -379,7 +379,10 @@ class Comparison {
     if (!bench_.is_root()) return;
     measured.traced = {result.report};
     if (options_.traces.empty()) return;
-    std::ofstream(options_.traces / (std::string(measured.variant.name) + ".json")) << result.trace;
+    const auto path = options_.traces / (std::string(measured.variant.name) + ".json");
+    std::ofstream file(path);
+    file << result.trace;
+    if (!file.flush()) throw Error(ErrorKind::kIo, "cannot write " + path.string());
   }
 
   const ColocationOptions& options_;
