@@ -12,7 +12,6 @@
 #include "launch/build_stamp.h"
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/transport/transport_registry.h"
-#include "runtime/turn_planner.h"
 #include "scheduler/placement.h"
 
 namespace aurora {
@@ -93,7 +92,7 @@ std::vector<Field> planning_fields(ServeOptions& o) {
       {"decode_steps",
        "of each model between two commands of rank 0 while no prompt waits; what comes meanwhile waits as "
        "long",
-       IntegerValue{&o.decode_steps, 1, TurnPlanner::kMostSteps}},
+       IntegerValue{&o.decode_steps, 1, kMostStepsOfTurn}},
       {"wire_dtype",
        "element type of exchanged tokens; auto: what the model computes in; results come back as bfloat16 "
        "with "

@@ -37,6 +37,10 @@ enum class Schedule : std::uint8_t {
 constexpr std::array kSchedules = {Schedule::kSerial, Schedule::kColocated, Schedule::kTwoBatch,
                                    Schedule::kExclusive};
 
+/// Steps of one model between two commands of rank 0, at most. New requests join between turns, and answers
+/// come out there.
+inline constexpr std::int64_t kMostStepsOfTurn = 8;
+
 /// As --schedule takes it.
 constexpr std::string_view schedule_name(Schedule schedule) {
   constexpr std::array<std::string_view, kSchedules.size()> kNames = {"serial", "colocated", "two-batch",

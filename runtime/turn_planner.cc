@@ -32,7 +32,7 @@ double parameters_per_token(const ModelConfig& config) {
 TurnPlanner::TurnPlanner(std::vector<ModelTraits> models, Schedule schedule, std::int64_t decode_steps)
     : models_(std::move(models)),
       schedule_(schedule),
-      decode_steps_(std::clamp<std::int64_t>(decode_steps, 1, kMostSteps)),
+      decode_steps_(std::clamp<std::int64_t>(decode_steps, 1, kMostStepsOfTurn)),
       carried_(models_.size(), 0) {}
 
 std::int64_t TurnPlanner::prefill_budget(std::size_t model, double most_weight) const {
@@ -96,13 +96,15 @@ void TurnPlanner::share_by_weight(std::span<const ModelDemand> demands, std::int
     period.push_back(work / models_[model].weight);
   }
   const auto [shortest, longest] = std::ranges::minmax(period);
-  const auto most_rounds = static_cast<std::int64_t>(static_cast<double>(kMostSteps) * shortest / longest);
+  const auto most_rounds =
+      static_cast<std::int64_t>(static_cast<double>(kMostStepsOfTurn) * shortest / longest);
   const double turn = longest * static_cast<double>(std::clamp<std::int64_t>(
                                     rounds, 1, std::max<std::int64_t>(1, most_rounds)));
   for (std::size_t index = 0; index < shares.size(); ++index) {
     TurnShare& share = shares[index];
     const auto model = static_cast<std::size_t>(share.model_index);
-    const std::int64_t most = std::min(kMostSteps, useful_steps(demands[model], share.most_prefill_tokens));
+    const std::int64_t most =
+        std::min(kMostStepsOfTurn, useful_steps(demands[model], share.most_prefill_tokens));
     share.num_steps = take_steps(model, turn / period[index], most);
   }
 }

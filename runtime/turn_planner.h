@@ -6,8 +6,8 @@
 // several tokens. Start-time fair queueing over an estimate of each step's work: parameters per token times
 // (tokens of the busiest rank + kFixedTokens). What rounding down to whole steps takes from a model it gets
 // in later turns, so over many turns models that always have work take work in proportion to their weights,
-// to within one step each, unless kMostSteps limits them. A light model's chunks of prompts are cut in the
-// same proportion, so that they do not hold up a heavy one's decoding for longer than its weight.
+// to within one step each, unless kMostStepsOfTurn limits them. A light model's chunks of prompts are cut in
+// the same proportion, so that they do not hold up a heavy one's decoding for longer than its weight.
 //
 // While all requests decode, a turn is several of that: no rank waits for rank 0 between two tokens, and a
 // model's last layers and first ones overlap the other's. While a prompt waits it is one, so that answers
@@ -48,10 +48,8 @@ class TurnPlanner {
   /// rows. A rough figure, not a measured one: it only keeps models with one or two tokens from being given
   /// many steps for free.
   static constexpr std::int64_t kFixedTokens = 16;
-  /// Of one model in a turn. New requests join between turns, and answers come out there.
-  static constexpr std::int64_t kMostSteps = 8;
 
-  /// `decode_steps`: of each model in a turn of decoding, at most; from 1 to kMostSteps.
+  /// `decode_steps`: of each model in a turn of decoding, at most; from 1 to kMostStepsOfTurn.
   TurnPlanner(std::vector<ModelTraits> models, Schedule schedule, std::int64_t decode_steps = 1);
 
   /// The shares of all models with requests, ascending. Models without get none and save nothing up.

@@ -41,6 +41,7 @@ EngineOptions options_with(Schedule schedule, bool deterministic) {
 /// All experts move to other ranks again and again.
 EngineOptions changing_options() {
   EngineOptions options = test::example_options();
+  options.decode_steps = 1;  // so that plans change often
   options.replan.mode = ReplanMode::kInterval;
   options.replan.interval_steps = 3;
   options.replan.propose = test::rotated;

@@ -116,7 +116,7 @@ TEST(TurnPlanner, NobodyTakesMoreStepsThanHaveAUse) {
   const auto shares = planner.plan(std::vector<ModelDemand>{reading(kManyTokens), nearly_done});
   EXPECT_EQ(shares[1].num_steps, 2);
   const auto many = planner.plan(std::vector<ModelDemand>{reading(kManyTokens), decoding(1)});
-  EXPECT_EQ(many[1].num_steps, TurnPlanner::kMostSteps);
+  EXPECT_EQ(many[1].num_steps, kMostStepsOfTurn);
 }
 
 TEST(TurnPlanner, WhoHadNothingToDoSavesNothingUp) {
