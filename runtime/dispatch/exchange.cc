@@ -183,8 +183,10 @@ void Exchange::post_all_on_device() {
 bool Exchange::advance_lanes() {
   constexpr double kAlways = std::numeric_limits<double>::infinity();
   const double now_us = std::chrono::duration<double, std::micro>(Clock::now() - start_).count();
-  const bool all_received = advance_lane(receives_, kMostReceivesUnderWay, kAlways);
-  return advance_lane(sends_, kMostSendsUnderWay, now_us) && all_received;
+  const bool all_received =
+      advance_lane(receives_, runs_ahead_ ? kMostReceivesRunningAhead : kMostReceivesUnderWay, kAlways);
+  return advance_lane(sends_, runs_ahead_ ? kMostSendsRunningAhead : kMostSendsUnderWay, now_us) &&
+         all_received;
 }
 
 bool Exchange::advance() {

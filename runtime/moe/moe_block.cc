@@ -183,6 +183,7 @@ void MoeBlock::start(Exchange& exchange, TrafficMatrix traffic, const ExchangeBu
   if (planned.candidate) ++statistics_.chosen[*planned.candidate];
   phase_bytes_ = planned.traffic.row_sum(context_.self.rank);
   statistics_.sent_bytes += phase_bytes_;
+  exchange.run_ahead(phases_.is_host_shared());
   exchange.start(planned.order, buffers);
   phases_.begin_exchange(phase_ == Phase::kCounts ? Phase::kDispatch : Phase::kCombine);
 }

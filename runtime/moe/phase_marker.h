@@ -54,6 +54,8 @@ class PhaseMarker {
   /// Whether the device has other work than this model's, so that nothing may be submitted that has to wait
   /// for the wire.
   bool is_shared() const { return turns_ != nullptr && turns_->is_shared(); }
+  /// Whether the host computes for others while this model's exchanges are under way.
+  bool is_host_shared() const { return turns_ != nullptr && turns_->is_host_shared(); }
 
   /// An exchange that the host drives, counts included. Phases do not overlap themselves.
   void begin_exchange(Phase phase);

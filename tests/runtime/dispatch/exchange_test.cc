@@ -335,6 +335,17 @@ TEST(Exchange, MessagesOfOneRoundAreUnderWayTogetherChunkByChunkInTurns) {
             (std::vector<std::string>{"to 1, " + chunk, "to 2, " + chunk, "to 1, " + chunk, "to 1, 5"}));
 }
 
+TEST(Exchange, RunsAheadOfAHostThatIsToBeAway) {
+  const TransmissionOrder order{.rounds = {{{transfer(0, 1, 20 * kChunk)}}, {{transfer(1, 0, 25 * kChunk)}}}};
+  for (const bool runs_ahead : {false, true}) {
+    ScriptedExchange scripted;
+    scripted.exchange.run_ahead(runs_ahead);
+    scripted.start(order);
+    const std::size_t expected = runs_ahead ? 20 + 25 : kMostSendsUnderWay + kMostReceivesUnderWay;
+    EXPECT_EQ(scripted.transport.posted.size(), expected);
+  }
+}
+
 TEST(OneToOneRounds, KeepEverySidesOrderAndNeedNoMoreRoundsThanTheList) {
   std::cout << "seed 4713\n";
   std::mt19937 random(4713);
