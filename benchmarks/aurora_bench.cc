@@ -199,7 +199,7 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
       ->capture_default_str();
   command->add_option("--max-tokens", options.max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--decode-steps", options.decode_steps, "as of aurora-serve")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(std::int64_t{1}, aurora::kMostStepsOfTurn))
       ->capture_default_str();
   command->add_flag("--worker-streams", options.worker_streams, "compute beside the thread that exchanges");
   command->add_flag("--deterministic", options.deterministic,

@@ -98,8 +98,7 @@ void TurnPlanner::share_by_weight(std::span<const ModelDemand> demands, std::int
   const auto [shortest, longest] = std::ranges::minmax(period);
   const auto most_rounds =
       static_cast<std::int64_t>(static_cast<double>(kMostStepsOfTurn) * shortest / longest);
-  const double turn = longest * static_cast<double>(std::clamp<std::int64_t>(
-                                    rounds, 1, std::max<std::int64_t>(1, most_rounds)));
+  const double turn = longest * static_cast<double>(std::max<std::int64_t>(1, std::min(rounds, most_rounds)));
   for (std::size_t index = 0; index < shares.size(); ++index) {
     TurnShare& share = shares[index];
     const auto model = static_cast<std::size_t>(share.model_index);

@@ -25,14 +25,11 @@ class ComputeTurns {
   explicit ComputeTurns(Backend& backend);
 
   /// How many take part from now on. With one alone nothing is in its way. Call between turns.
-  void share_among(std::size_t num_sharers) {
-    is_shared_ = is_asynchronous_ && num_sharers > 1;
-    is_host_shared_ = !is_asynchronous_ && num_sharers > 1;
-  }
+  void share_among(std::size_t num_sharers) { has_sharers_ = num_sharers > 1; }
   /// Whether streams run behind the host and several share the device.
-  bool is_shared() const { return is_shared_; }
+  bool is_shared() const { return is_asynchronous_ && has_sharers_; }
   /// Whether several share a host that computes inside the submitting call, and drives no exchange meanwhile.
-  bool is_host_shared() const { return is_host_shared_; }
+  bool is_host_shared() const { return !is_asynchronous_ && has_sharers_; }
 
   /// Whether a stretch may be submitted now. Throws what the work under way threw.
   bool has_room();
@@ -43,8 +40,7 @@ class ComputeTurns {
 
  private:
   const bool is_asynchronous_;
-  bool is_shared_ = false;
-  bool is_host_shared_ = false;
+  bool has_sharers_ = false;
   // The ends of the last stretches, in a ring. An event may be recorded anew before who waits for its earlier
   // recording has gone on (kernels/backend.h).
   std::array<std::unique_ptr<Event>, kMostUnderWay> ends_;
