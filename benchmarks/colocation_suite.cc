@@ -320,7 +320,8 @@ class Comparison {
       plan.engine.cluster_file =
           folder_.write("unit.toml", cluster_text(ports_times(options_, bench_.num_ranks(), 1)));
     }
-    bench_.run(plan, requests_);  // touches memory and code for the first time
+    bench_.run(plan, requests_);      // touches memory and code for the first time
+    plan.engine.record_trace = true;  // plans are made from what compute costs, which GPUs tell traces only
     reference_ = bench_.run(plan, requests_);
     if (!bench_.is_root()) return;
     for (std::size_t model = 0; model < base_.models.size(); ++model) {

@@ -1,6 +1,7 @@
 #include "runtime/deployment.h"
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 #include "runtime/dispatch/row_layout.h"
@@ -103,6 +104,17 @@ PlacementPolicy placement_policy_of(const EngineOptions& options) {
   refuse(ErrorKind::kInvalidArgument, "unknown placement \"" + options.placement + "\"; known are " + known);
 }
 
+/// Where nothing says what experts cost, their compute counts as much as their rows' way over a mean port,
+/// there and back: a plan from exchanges alone may heap experts on some GPUs as long as the ports stay even.
+void assume_expert_cost(ModelTraffic& traffic, const ClusterSpec& cluster) {
+  if (traffic.expert_us_per_token > 0 || traffic.expert_us_per_hit > 0) return;
+  const std::vector<double> ports = port_bandwidths(cluster);
+  const double mean_port =
+      std::accumulate(ports.begin(), ports.end(), 0.0) / static_cast<double>(ports.size());
+  traffic.expert_us_per_token =
+      (traffic.dispatch_bytes_per_token + traffic.combine_bytes_per_token) / mean_port;
+}
+
 ClusterSpec cluster_of_group(const ClusterSpec& cluster, const RankGroup& group) {
   ClusterSpec part = cluster;
   part.gpus.clear();
@@ -117,10 +129,12 @@ void plan_group(const EngineOptions& options, const Models& models, const RankGr
   const PlacementPolicy policy = placement_policy_of(options);
   PlacementOptions placement_options;
   placement_options.num_replicas = options.num_replicas;
-  std::vector<ModelTraffic> traffic;
-  for (const std::size_t model : group.models)
-    traffic.push_back(traffic_of(*models[model], options, num_ranks));
   const ClusterSpec cluster = cluster_of_group(cluster_of(options, plan.num_gpus), group);
+  std::vector<ModelTraffic> traffic;
+  for (const std::size_t model : group.models) {
+    traffic.push_back(traffic_of(*models[model], options, num_ranks));
+    assume_expert_cost(traffic.back(), cluster);
+  }
   DeploymentPlan part;
   try {
     part = plan_deployment(traffic, cluster, policy, placement_options);
