@@ -66,6 +66,11 @@ CudaStream::CudaStream() : fault_(std::make_shared<DeviceFault>()) {
   check_cublas(cublasSetStream(blas_, stream_), "cublasSetStream");
   check_cuda(cudaMalloc(&blas_workspace_, kBlasWorkspaceBytes), "workspace of cuBLAS");
   check_cublas(cublasSetWorkspace(blas_, blas_workspace_, kBlasWorkspaceBytes), "cublasSetWorkspace");
+  void* counters = nullptr;
+  check_cuda(cudaMalloc(&counters, kNumCounters * sizeof(std::uint32_t)), "counters of a stream");
+  counters_ = static_cast<std::uint32_t*>(counters);
+  check_cuda(cudaMemsetAsync(counters_, 0, kNumCounters * sizeof(std::uint32_t), stream_),
+             "counters of a stream");
   const auto mode =
       static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
   check_cublas(cublasSetMathMode(blas_, mode), "cublasSetMathMode");
@@ -79,6 +84,7 @@ CudaStream::~CudaStream() {
     cudaFree(block->device);
   }
   cudaFree(scratch_);
+  cudaFree(counters_);
   cublasDestroy(blas_);
   cudaFree(blas_workspace_);
   cudaStreamDestroy(stream_);

@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -69,6 +70,10 @@ class CudaStream final : public Stream {
   void begin_capture();
   cudaGraph_t end_capture() noexcept;
   FaultSink faults() const { return fault_->sink(); }
+  /// Words of device memory that are 0 between the kernels of this stream: those that count with them leave
+  /// them so.
+  static constexpr int kNumCounters = 2;
+  std::uint32_t* counters() const { return counters_; }
 
  private:
   friend class StagedArray;
@@ -83,6 +88,7 @@ class CudaStream final : public Stream {
   bool is_capturing_ = false;
   std::shared_ptr<DeviceFault> fault_;
   std::vector<std::unique_ptr<StagingBlock>> blocks_;
+  std::uint32_t* counters_ = nullptr;
   std::byte* scratch_ = nullptr;
   std::size_t scratch_bytes_ = 0;
 };

@@ -7,7 +7,8 @@
 // the same weights, each asks for its share of these and the copy engine writes them to all. That matters
 // where products are large: what the cache can deliver to the multiprocessors is what would bound them. Of a
 // block, one warpgroup fetches, the others multiply. Slices of 64 along the inner dimension go round a ring
-// of kStages stages, from tile to tile without a pause. Of a stage,
+// of kStages stages, from tile to tile without a pause; tiles are claimed one by one (wgmma_claims.cuh). Of a
+// stage,
 //   the weights, 2 panels of 64 features for each multiplying warpgroup, come through the copy engine: for
 //     kGateUp the gate rows of all warpgroups and then their up rows, so that a warpgroup has both parts of
 //     an activation in the same registers; for kDown successive features;
@@ -53,6 +54,7 @@ __global__ void __cluster_dims__(C::kBlocks, 1, 1) __launch_bounds__(C::kThreads
   // The groups' offsets are older than the kernel in front of kDown, which has read them.
   if constexpr (kIsGated) wait_for_kernel_before();
   let_next_kernel_begin();
+  TileClaims<C> claims(p, ring);
   count_tiles(p.tiles, table, p.faults);
   if constexpr (C::kBlocks > 1) synchronize_cluster();  // the others' barriers are there
   // With two multiplying warpgroups the registers that the compiler may count on do not suffice for their
@@ -62,9 +64,9 @@ __global__ void __cluster_dims__(C::kBlocks, 1, 1) __launch_bounds__(C::kThreads
   if (warpgroup == 0) {
     if constexpr (kMovesRegisters) give_registers_back<56>();
     if constexpr (kIsGated) {
-      fetch_gathered<C>(p, ring, table);
+      fetch_gathered<C>(p, ring, table, claims);
     } else if (threadIdx.x == 0) {
-      fetch_boxes<C>(p, ring, table);
+      fetch_boxes<C>(p, ring, table, claims);
     }
   } else {
     if constexpr (kMovesRegisters) take_registers<224>();
@@ -113,6 +115,7 @@ void submit_wgmma(CudaStream& stream, const ExpertProduct& given) {
                   .row_indices = given.row_indices,
                   .num_input_rows = given.input.dim(0),
                   .input_stride = given.input.dim(1),
+                  .num_claimed = stream.counters() + (is_gated ? 0 : 1),
                   .in_width = static_cast<std::int32_t>(given.in_width),
                   .out_width = static_cast<std::int32_t>(given.output.dim(1)),
                   .output = data_of<Element>(given.output),

@@ -82,6 +82,20 @@ __device__ inline void arrive_in(int block, SharedAddress barrier) {
       : "memory");
 }
 
+/// Stores a word to the place of block `block` of the cluster where `place` is in this one, and counts its
+/// bytes at that block's `barrier`; who has waited for them there sees the word.
+__device__ inline void store_in(int block, SharedAddress place, std::uint32_t word, SharedAddress barrier) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there, its_barrier;\n"
+      "mapa.shared::cluster.u32 there, %0, %3;\n"
+      "mapa.shared::cluster.u32 its_barrier, %2, %3;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [there], %1, [its_barrier];\n"
+      "}\n" ::"r"(place),
+      "r"(word), "r"(barrier), "r"(block)
+      : "memory");
+}
+
 // ---- copies ----
 
 /// One box of a tensor map, from its element (column, row) on, to shared memory.
@@ -156,6 +170,16 @@ __device__ inline void store_transposed(SharedAddress row, std::uint32_t first, 
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(first),
                "r"(second)
                : "memory");
+}
+
+__device__ inline void store_shared(SharedAddress to, std::int32_t word) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+
+__device__ inline std::int32_t load_shared(SharedAddress from) {
+  std::int32_t word;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(from) : "memory");
+  return word;
 }
 
 __device__ inline uint4 load_shared_16(SharedAddress from) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/dependent_launch.cuh"
-#include "kernels/cuda/wgmma_ring.cuh"
+#include "kernels/cuda/wgmma_claims.cuh"
 
 namespace aurora::cuda::wgmma {
 
@@ -75,13 +75,25 @@ __device__ void announce_end(const Ring<C>& ring, int stage) {
 
 /// kGateUp, all threads of the warpgroup.
 template <class C>
-__device__ void fetch_gathered(const Product& p, const Ring<C>& ring, const ExpertTable& table) {
+__device__ void fetch_gathered(const Product& p, const Ring<C>& ring, const ExpertTable& table,
+                               TileClaims<C>& claims) {
   Place<C> place;
-  for_each_tile<C>(p, table, [&](const ExpertTile& tile) {
+  int turn = 0;
+  // One thread claims. Where it writes, all have read what was there before, since they have met once more.
+  const auto next = [&](std::int32_t num_tiles) {
+    constexpr int kFetchersMeet = 1 + C::kWarpgroups;  // the barriers before are the multiplying warpgroups'
+    if (threadIdx.x == 0) store_shared(ring.told(turn), claims.next(num_tiles));
+    synchronize(kFetchersMeet, kWarpgroup);
+    const std::int32_t number = load_shared(ring.told(turn));
+    turn ^= 1;
+    return number;
+  };
+  for_each_tile<C>(p, table, next, [&](const ExpertTile& tile) {
     const GatheredRows<C> rows(p, tile);
     for (int depth = 0; depth < p.in_width; depth += kSlice) {
       wait_for(ring.empty(place.stage), place.parity ^ 1);
       if (threadIdx.x == 0 && depth == 0) ring.tiles[place.stage] = tile;
+      if (threadIdx.x == 0 && depth == claim_depth(p.in_width)) claims.look_ahead();
       if (threadIdx.x == 0) fetch_weights<C, true>(p, ring, tile, place.stage, depth, 0);
       rows.fetch(ring.tokens(place.stage), depth, p.in_width);
       arrive_after_copies(ring.full(place.stage));
@@ -110,13 +122,15 @@ __device__ void fetch_tokens(const Product& p, const Ring<C>& ring, const Expert
 /// kDown, one thread. The kernel in front computes the tokens' rows; the weights of the first round of the
 /// ring are asked for while it still does.
 template <class C>
-__device__ void fetch_boxes(const Product& p, const Ring<C>& ring, const ExpertTable& table) {
+__device__ void fetch_boxes(const Product& p, const Ring<C>& ring, const ExpertTable& table,
+                            TileClaims<C>& claims) {
   const auto fetch_weights_of = [&](const ExpertTile& tile, int stage, int depth) {
     fetch_weights<C, false>(p, ring, tile, stage, depth, num_token_boxes(tile) * kTokenBox * kRowBytes);
   };
   Place<C> place;
   bool has_waited = false;
-  for_each_tile<C>(p, table, [&](const ExpertTile& tile) {
+  const auto next = [&](std::int32_t num_tiles) { return claims.next(num_tiles); };
+  for_each_tile<C>(p, table, next, [&](const ExpertTile& tile) {
     int depth = 0;
     if (!has_waited) {
       const int num_early = min(C::kStages, (p.in_width + kSlice - 1) / kSlice);
@@ -131,6 +145,7 @@ __device__ void fetch_boxes(const Product& p, const Ring<C>& ring, const ExpertT
     for (; depth < p.in_width; depth += kSlice) {
       wait_for(ring.empty(place.stage), place.parity ^ 1);
       if (depth == 0) ring.tiles[place.stage] = tile;
+      if (depth == claim_depth(p.in_width)) claims.look_ahead();
       fetch_weights_of(tile, place.stage, depth);
       fetch_tokens(p, ring, tile, place.stage, depth);
       place.advance();

@@ -1,5 +1,5 @@
-// What the two halves of expert_ffn_wgmma.cu share: the sizes of a tile, the block's shared memory, which the
-// fetching warpgroup fills and the others empty, and the order in which a block takes its tiles.
+// What the two halves of expert_ffn_wgmma.cu share: the sizes of a tile and the block's shared memory, which
+// the fetching warpgroup fills and the others empty.
 #pragma once
 
 #include "kernels/cuda/expert_products.h"
@@ -36,7 +36,11 @@ struct Config {
   static constexpr int kOutputBytes = kOutputTokens * kRowBytes;     // of one warpgroup
   static constexpr int kBarrierOffset = kStages * kStageBytes + kWarpgroups * kOutputBytes;
   static constexpr int kTilesOffset = kBarrierOffset + 2 * kStages * 8;
-  static constexpr int kTableOffset = kTilesOffset + kStages * static_cast<int>(sizeof(ExpertTile));
+  static constexpr int kClaimsOffset = kTilesOffset + kStages * static_cast<int>(sizeof(ExpertTile));
+  /// Claims that are on their way to the cluster's other blocks: see TileClaims.
+  static constexpr int kSlots = 8;
+  static_assert(kBlocks == 1 || kSlots > kStages);
+  static constexpr int kTableOffset = kClaimsOffset + kSlots * (8 + 4) + 2 * 4;
   static_assert(kTokens % kTokenBox == 0 && kPanels % kBlocks == 0);
 };
 
@@ -49,6 +53,7 @@ struct alignas(128) Product {
   const std::int32_t* row_indices = nullptr;
   std::int64_t num_input_rows = 0;
   std::int64_t input_stride = 0;
+  std::uint32_t* num_claimed = nullptr;  // tiles; 0 before the kernel and after
   std::int32_t in_width = 0;
   std::int32_t out_width = 0;
   Element* output = nullptr;
@@ -87,6 +92,13 @@ struct Ring {
   __device__ SharedAddress empty(int stage) const {
     return base + C::kBarrierOffset + (C::kStages + stage) * 8;
   }
+  /// Complete when the cluster's first block has written `claim` of the slot.
+  __device__ SharedAddress claimed(int slot) const { return base + C::kClaimsOffset + slot * 8; }
+  __device__ SharedAddress claim(int slot) const {
+    return base + C::kClaimsOffset + C::kSlots * 8 + slot * 4;
+  }
+  /// Two places for what one thread of the fetching warpgroup tells the others.
+  __device__ SharedAddress told(int turn) const { return claim(C::kSlots) + turn * 4; }
 };
 
 template <class C, bool kIsGated>
@@ -97,6 +109,7 @@ __device__ void init_ring(const Ring<C>& ring) {
     init_barrier(ring.full(stage), kIsGated ? 1 + kWarpgroup : 1);
     init_barrier(ring.empty(stage), C::kBlocks * C::kWarpgroups * kWarpgroup / kWarp);
   }
+  for (int slot = 0; slot < C::kSlots; ++slot) init_barrier(ring.claimed(slot), 1);
   publish_barriers();
 }
 
@@ -113,17 +126,13 @@ __device__ ExpertTile own_share(ExpertTile tile) {
   return tile;
 }
 
-/// Calls `use` with this block's share of each tile of its cluster, in order.
-template <class C, class Use>
-__device__ void for_each_tile(const Product& p, const ExpertTable& table, const Use& use) {
-  const std::int32_t num_tiles = table.first_tile[p.tiles.num_experts];
-  const auto step = static_cast<std::int32_t>(gridDim.x) / C::kBlocks;
-#pragma unroll 1
-  for (auto number = static_cast<std::int32_t>(blockIdx.x) / C::kBlocks; number < num_tiles; number += step) {
-    use(own_share<C>(tile_at(p.tiles, table, number)));
-  }
-}
-
 inline constexpr std::int32_t kNoExpert = -1;
+
+/// Slices before the end of a tile at which its cluster asks for the next: they take longer than the answer.
+inline constexpr int kClaimSlices = 4;
+/// Where the slice begins at which to ask.
+__device__ inline int claim_depth(std::int32_t in_width) {
+  return max((in_width - 1) / kSlice - kClaimSlices + 1, 0) * kSlice;
+}
 
 }  // namespace aurora::cuda::wgmma
