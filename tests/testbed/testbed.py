@@ -321,8 +321,9 @@ def parse_arguments():
                         "port cuts larger ones into packets, which costs it more time than it has at some Gbit/s")
     parser.add_argument("--congestion-control", default="reno",
                         help="of TCP, as the kernel names it; reno is part of every kernel")
-    parser.add_argument("--processor-per-port", action="store_true",
-                        help="what a port receives is taken in by one processor, in order; takes one to spare for each")
+    parser.add_argument("--processor-per-port", action=argparse.BooleanOptionalAction, default=None,
+                        help="what a port receives is taken in by one processor, in order; default where there are two "
+                        "processors or more for each host")
     parser.add_argument("--calibrate", action="store_true", help="measure every port with a bare stream first")
     parser.add_argument("--sm-shares", default="", help="per host, CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     parser.add_argument("--mpirun-arguments", type=shlex.split, default=[], help="further flags for mpirun")
@@ -331,6 +332,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if not 2 <= arguments.hosts <= 250:
         parser.error(f"--hosts is {arguments.hosts}; it must be from 2 to 250")
+    if arguments.processor_per_port is None:
+        arguments.processor_per_port = os.cpu_count() >= 2 * arguments.hosts
     if arguments.segment_bytes is None:
         arguments.segment_bytes = arguments.burst_bytes * 11 // 12
     rates = arguments.gbps.split(",")
