@@ -352,6 +352,7 @@ void AlltoallJob::measure_fabric_of_job() {
     std::fprintf(stderr, " a group of %.0f peers %.0f us and %.2f times its fair-share time;", cost.peers,
                  cost.start_us, cost.stretch);
   }
+  std::fprintf(stderr, " uneven groups x %.2f;", fabric_->uneven_stretch);
   for (const auto& cost : fabric_->orders) {
     std::fprintf(stderr, " %s x %.2f + %.0f us;", std::string(order_policy_name(cost.policy)).c_str(),
                  cost.stretch, cost.extra_us);

@@ -27,10 +27,14 @@ constexpr Bytes kLeastPortBytes = Bytes{1} << 19;
 constexpr Bytes kMostPortBytes = Bytes{1} << 24;
 constexpr Bytes kSmallBytes = 1 << 10;
 constexpr int kManyTurns = 8;
+// What a message costs is hidden behind the bytes of its neighbours, if they have some: seen at so many times
+// less than the large ones have.
+constexpr int kMediumPart = 16;
 constexpr int kRepeats = 3;
 // An order by the clock that takes so many times as long as the group is not for these ports.
 constexpr double kMostOverGroup = 1.15;
 constexpr std::uint64_t kUnevenSeed = 1;
+constexpr double kUnevenPart = 0.6;
 
 /// `bytes` from every rank to each of the next `num_peers`.
 TrafficMatrix shifts(int num_ranks, int num_peers, Bytes bytes) {
@@ -43,20 +47,20 @@ TrafficMatrix shifts(int num_ranks, int num_peers, Bytes bytes) {
   return traffic;
 }
 
-/// Fills all ports alike with `port_bytes`, by messages that differ: the sum of some permutations whose
-/// weights fall from one to a tenth. Not of one after the other shift, which would make rotation look good.
+/// Fills all ports alike with `port_bytes`, by messages that differ much: the sum of some permutations, each
+/// of which has kUnevenPart of what the one before has. Not of one after the other shift, which would make
+/// rotation look good.
 TrafficMatrix uneven_traffic(int num_ranks, Bytes port_bytes) {
   Random random(kUnevenSeed);
   std::vector<int> order(static_cast<std::size_t>(num_ranks));
   std::iota(order.begin(), order.end(), 0);
   const int num_permutations = 2 * num_ranks;
   TrafficMatrix traffic(num_ranks);
-  double weights = 0;
-  for (int index = 0; index < num_permutations; ++index) weights += 1.0 / (1 + index);
-  for (int index = 0; index < num_permutations; ++index) {
+  double weight = 1 - kUnevenPart;  // the sum of all is one, but for what rounding takes
+  for (int index = 0; index < num_permutations; ++index, weight *= kUnevenPart) {
     // A cycle through all ranks, so that nobody sends to itself.
     random.shuffle(order);
-    const auto bytes = static_cast<Bytes>(static_cast<double>(port_bytes) / (1 + index) / weights);
+    const auto bytes = static_cast<Bytes>(static_cast<double>(port_bytes) * weight);
     for (std::size_t at = 0; at < order.size(); ++at) {
       const int destination = order[(at + 1) % order.size()];
       traffic.set(order[at], destination, traffic.at(order[at], destination) + bytes);
@@ -169,17 +173,20 @@ void measure_messages(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port
   const int num_ranks = probe.transport.num_ranks();
   const int num_peers = num_ranks - 1;
   const Bytes large_bytes = port_bytes / num_peers;
+  const Bytes medium_bytes = large_bytes / kMediumPart;
   const std::array chains{Chain(num_ranks, kSmallBytes, 1), Chain(num_ranks, kSmallBytes, kManyTurns),
-                          Chain(num_ranks, large_bytes, 1)};
-  std::array<double, 3> over_us{};  // beyond the bytes
+                          Chain(num_ranks, medium_bytes, kManyTurns), Chain(num_ranks, large_bytes, 1)};
+  std::array<double, 4> over_us{};  // beyond the bytes
   for (std::size_t index = 0; index < chains.size(); ++index) {
     const auto& [traffic, order] = chains[index];
     over_us[index] = stopwatch.exchange_us(order, traffic) - ideal_us(probe, order, fabric);
   }
   const double small_us = std::max((over_us[1] - over_us[0]) / (num_peers * (kManyTurns - 1)), 0.0);
   fabric.start_us = std::max(over_us[0] - small_us * num_peers, 0.0);
-  const double large_us = std::max((over_us[2] - fabric.start_us) / num_peers, 0.0);
+  const double medium_us = std::max((over_us[2] - fabric.start_us) / (num_peers * kManyTurns), 0.0);
+  const double large_us = std::max((over_us[3] - fabric.start_us) / num_peers, 0.0);
   fabric.messages = {{static_cast<double>(kSmallBytes), small_us},
+                     {static_cast<double>(medium_bytes), medium_us},
                      {static_cast<double>(large_bytes), large_us}};
 }
 
@@ -199,9 +206,23 @@ FabricModel::GroupCost measure_group(const FabricProbe& probe, Stopwatch& stopwa
   return {static_cast<double>(num_peers), std::max(us[0] - stretch * ideal[0], 0.0), stretch};
 }
 
-/// An uneven exchange under every policy, as they would be planned.
-std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Stopwatch& stopwatch,
-                                                   const FabricModel& fabric, Bytes port_bytes) {
+std::size_t place_of(OrderPolicy policy) {
+  return static_cast<std::size_t>(std::ranges::find(all_order_policies(), policy) -
+                                  all_order_policies().begin());
+}
+
+/// From the time of the group's order of `traffic`.
+double uneven_stretch_of(const FabricProbe& probe, const TransmissionOrder& group,
+                         const TrafficMatrix& traffic, double us, const FabricModel& fabric) {
+  const double uneven = std::min(unevenness(traffic, probe.ports), kMostUnevenness) - 1;
+  const double weight = uneven * peer_busyness(traffic, probe.ports);
+  if (!(weight > 0)) return 1;
+  return std::max(1 + (us / ideal_us(probe, group, fabric) - 1) / weight, 1.0);
+}
+
+/// An uneven exchange under every policy, as they would be planned: the group's uneven_stretch, and what
+/// orders take beside.
+void measure_orders(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_bytes, FabricModel& fabric) {
   const TrafficMatrix traffic = uneven_traffic(probe.transport.num_ranks(), port_bytes);
   const OrderOptions options{.ports = {probe.ports.begin(), probe.ports.end()},
                              .round_cost_us = fabric.message_extra_us(0)};
@@ -209,6 +230,8 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
   for (const OrderPolicy policy : all_order_policies())
     orders.push_back(plan_order(policy, traffic, options));
   const std::vector<double> us = stopwatch.exchange_us(orders, traffic);
+  const std::size_t group = place_of(OrderPolicy::kGroup), paced = place_of(OrderPolicy::kPaced);
+  fabric.uneven_stretch = uneven_stretch_of(probe, orders[group], traffic, us[group], fabric);
   const double busyness = peer_busyness(traffic, probe.ports);
   std::vector<FabricModel::OrderCost> costs;
   for (std::size_t index = 0; index < orders.size(); ++index) {
@@ -217,18 +240,14 @@ std::vector<FabricModel::OrderCost> measure_orders(const FabricProbe& probe, Sto
     const double stretch = 1 + (us[index] / ideal_us(probe, orders[index], fabric) - 1) / busyness;
     costs.push_back({all_order_policies()[index], std::max(stretch, 1.0)});
   }
-  if (fabric.execution != Execution::kLanes) return costs;
-  const auto place_of = [](OrderPolicy policy) {
-    return static_cast<std::size_t>(std::ranges::find(all_order_policies(), policy) -
-                                    all_order_policies().begin());
-  };
-  const std::size_t group = place_of(OrderPolicy::kGroup), paced = place_of(OrderPolicy::kPaced);
-  // Nothing collides by the clock: what it takes longer are starts and ends, of which large exchanges have no
-  // more. Unless the ports are faster than their numbers, which keeping to them makes slow.
-  costs[paced].full_us = ideal_us(probe, orders[paced], fabric);
-  costs[paced].extra_us = std::max(us[paced] - costs[paced].full_us, 0.0);
-  costs[paced].stretch = us[paced] > kMostOverGroup * us[group] ? us[paced] / us[group] : 1;
-  return costs;
+  if (fabric.execution == Execution::kLanes) {
+    // Nothing collides by the clock: what it takes longer are starts and ends, of which large exchanges have
+    // no more. Unless the ports are faster than their numbers, which keeping to them makes slow.
+    costs[paced].full_us = ideal_us(probe, orders[paced], fabric);
+    costs[paced].extra_us = std::max(us[paced] - costs[paced].full_us, 0.0);
+    costs[paced].stretch = us[paced] > kMostOverGroup * us[group] ? us[paced] / us[group] : 1;
+  }
+  fabric.orders = std::move(costs);
 }
 
 // Each part is measured against what the parts before it explain.
@@ -240,7 +259,7 @@ FabricModel measure_with(const FabricProbe& probe, Stopwatch& stopwatch, Bytes p
   FabricModel with_groups = fabric;
   if (num_peers > 2) with_groups.groups.push_back(measure_group(probe, stopwatch, fabric, 2, port_bytes));
   with_groups.groups.push_back(measure_group(probe, stopwatch, fabric, num_peers, port_bytes));
-  with_groups.orders = measure_orders(probe, stopwatch, with_groups, port_bytes);
+  measure_orders(probe, stopwatch, port_bytes, with_groups);
   return with_groups;
 }
 

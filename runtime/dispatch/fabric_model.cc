@@ -36,14 +36,45 @@ std::pair<const Entry*, const Entry*> neighbours(const std::vector<Entry>& entri
   return {&*above - 1, &*above};
 }
 
+/// One side of a port, and how long it takes by its bytes.
+struct PortSide {
+  int gpu = 0;
+  bool sends = true;
+  double us = 0;
+};
+
+double side_us(const TrafficMatrix& traffic, std::span<const double> ports, int gpu, bool sends) {
+  const Bytes bytes = sends ? traffic.row_sum(gpu) : traffic.column_sum(gpu);
+  return static_cast<double>(bytes) / ports[static_cast<std::size_t>(gpu)];
+}
+
+PortSide busiest_side(const TrafficMatrix& traffic, std::span<const double> ports) {
+  PortSide busiest;
+  for (int gpu = 0; gpu < traffic.num_gpus(); ++gpu) {
+    for (const bool sends : {true, false}) {
+      const double us = side_us(traffic, ports, gpu, sends);
+      if (us > busiest.us) busiest = {gpu, sends, us};
+    }
+  }
+  return busiest;
+}
+
+double bytes_with(const TrafficMatrix& traffic, const PortSide& side, int peer) {
+  return static_cast<double>(side.sends ? traffic.at(side.gpu, peer) : traffic.at(peer, side.gpu));
+}
+
 TrafficMatrix traffic_of(const Round& round, std::size_t num_gpus) {
   return carried_traffic({.rounds = {round}}, static_cast<int>(num_gpus));
 }
 
 double group_us(const Round& round, int peers, std::span<const double> ports, const FabricModel& fabric) {
   const FabricModel::GroupCost cost = fabric.group_cost(peers);
-  const double stretch = 1 + (cost.stretch - 1) * peer_busyness(traffic_of(round, ports.size()), ports);
-  return cost.start_us + stretch * fair_share_makespan_us(round.transfers, ports);
+  const TrafficMatrix traffic = traffic_of(round, ports.size());
+  const double busyness = peer_busyness(traffic, ports);
+  const double stretch = 1 + (cost.stretch - 1) * busyness;
+  const double uneven = std::min(unevenness(traffic, ports), kMostUnevenness) - 1;
+  const double uneven_stretch = 1 + (fabric.uneven_stretch - 1) * uneven * busyness;
+  return cost.start_us + stretch * uneven_stretch * fair_share_makespan_us(round.transfers, ports);
 }
 
 /// What keeps to a plan that no port is too slow for meets nobody, so that nothing but the start takes
@@ -226,29 +257,29 @@ double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, s
 }
 
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports) {
-  const int num_gpus = traffic.num_gpus();
-  const auto us = [&](int gpu, bool sends) {
-    const Bytes bytes = sends ? traffic.row_sum(gpu) : traffic.column_sum(gpu);
-    return static_cast<double>(bytes) / ports[static_cast<std::size_t>(gpu)];
-  };
-  int busiest = 0;
-  bool sends = true;
-  for (int gpu = 0; gpu < num_gpus; ++gpu) {
-    for (const bool is_sending : {true, false}) {
-      if (us(gpu, is_sending) <= us(busiest, sends)) continue;
-      busiest = gpu;
-      sends = is_sending;
-    }
-  }
-  const double busiest_us = us(busiest, sends);
-  if (!(busiest_us > 0)) return 0;
+  const PortSide busiest = busiest_side(traffic, ports);
+  if (!(busiest.us > 0)) return 0;
   double weighted = 0, total = 0;
-  for (int peer = 0; peer < num_gpus; ++peer) {
-    const auto bytes = static_cast<double>(sends ? traffic.at(busiest, peer) : traffic.at(peer, busiest));
-    weighted += bytes * us(peer, !sends) / busiest_us;
+  for (int peer = 0; peer < traffic.num_gpus(); ++peer) {
+    const double bytes = bytes_with(traffic, busiest, peer);
+    weighted += bytes * side_us(traffic, ports, peer, !busiest.sends) / busiest.us;
     total += bytes;
   }
   return weighted / total;
+}
+
+double unevenness(const TrafficMatrix& traffic, std::span<const double> ports) {
+  const PortSide busiest = busiest_side(traffic, ports);
+  if (!(busiest.us > 0)) return 1;
+  double squares = 0, total = 0;
+  int num_messages = 0;
+  for (int peer = 0; peer < traffic.num_gpus(); ++peer) {
+    const double bytes = bytes_with(traffic, busiest, peer);
+    squares += bytes * bytes;
+    total += bytes;
+    num_messages += bytes > 0 ? 1 : 0;
+  }
+  return num_messages * squares / (total * total);
 }
 
 std::span<const OrderCandidate, kNumOrderCandidates> order_candidates() { return kCandidates; }

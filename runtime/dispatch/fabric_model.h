@@ -4,9 +4,9 @@
 // cost. A fabric adds three things, which are measured (fabric_measurement.h): what a message costs beyond
 // its bytes when a rank sends one after the other, by size; how much longer than fair sharing says a group
 // takes in which a port serves several peers at once (queues that overflow, resent packets), by the number of
-// peers; and by which factor the orders of a policy take longer than all that explains where all ports are
-// busy. The last two count in proportion to how busy the peers of the busiest port are: where it is the only
-// busy one it is never kept waiting, whatever the order.
+// peers and by how uneven what they get is; and by which factor the orders of a policy take longer than all
+// that explains where all ports are busy. The last two count in proportion to how busy the peers of the
+// busiest port are: where it is the only busy one it is never kept waiting, whatever the order.
 //
 // How exchange.h executes an order decides what it takes, so the model has both ways.
 //
@@ -65,6 +65,9 @@ struct FabricModel {
   double start_us = 0;                // of any exchange, until all ranks are at it
   std::vector<MessageCost> messages;  // by growing size; empty: messages cost their bytes only
   std::vector<GroupCost> groups;      // by growing number of peers; empty: groups take their fair-share time
+  /// Of a group at an unevenness of 2, over an even one: flows do not share as fairly as the model has them,
+  /// and the largest end alone. In proportion to the unevenness above 1, up to kMostUnevenness.
+  double uneven_stretch = 1;
   std::vector<OrderCost> orders;
 
   double message_extra_us(double bytes) const;
@@ -83,6 +86,11 @@ double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, s
 /// How busy, from 0 to 1, the peers of the busiest side of a port are compared with it, by the bytes that
 /// it has to exchange with them. 1 where all ports are equally busy.
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports);
+
+/// How uneven the messages of the busiest side of a port are: their number times the sum of the squares of
+/// their shares of its bytes. 1 where all are equal; n where one of n is all there is.
+double unevenness(const TrafficMatrix& traffic, std::span<const double> ports);
+inline constexpr double kMostUnevenness = 3;  // that a prediction counts: about as much as is measured
 
 /// What auto chooses among: the group, on lanes the paced group, the other orders of the table, and each of
 /// these without its barriers where it has some.

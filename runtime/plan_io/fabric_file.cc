@@ -94,6 +94,7 @@ std::string fabric_text(const MeasuredFabric& fabric) {
                      {"start_us", fabric.model.start_us},
                      {"messages", messages},
                      {"groups", groups},
+                     {"uneven_stretch", fabric.model.uneven_stretch},
                      {"orders", orders}};
   return json.dump(1) + "\n";
 }
@@ -101,7 +102,8 @@ std::string fabric_text(const MeasuredFabric& fabric) {
 MeasuredFabric parse_fabric(std::string_view text, const std::string& origin) {
   const nlohmann::json json = parse_json_text(text, origin);
   const JsonPlace root(json, origin + ": ");
-  root.expect_keys({"version", "execution", "ports_gbps", "start_us", "messages", "groups", "orders"});
+  root.expect_keys(
+      {"version", "execution", "ports_gbps", "start_us", "messages", "groups", "uneven_stretch", "orders"});
   root.at("version").integer(1, 1);
   MeasuredFabric fabric;
   fabric.model.execution = read_execution(root.at("execution"));
@@ -110,6 +112,7 @@ MeasuredFabric parse_fabric(std::string_view text, const std::string& origin) {
   fabric.model.start_us = root.at("start_us").quantity();
   fabric.model.messages = read_list(root.at("messages"), kMostCosts, read_message);
   fabric.model.groups = read_list(root.at("groups"), kMostCosts, read_group);
+  if (root.has("uneven_stretch")) fabric.model.uneven_stretch = read_stretch(root.at("uneven_stretch"));
   fabric.model.orders = read_list(root.at("orders"), kMostCosts, read_order);
   expect_growing(root.at("messages"), fabric.model.messages, &FabricModel::MessageCost::bytes);
   expect_growing(root.at("groups"), fabric.model.groups, &FabricModel::GroupCost::peers);

@@ -82,6 +82,33 @@ TEST(FabricModel, AGroupTakesItsFairShareTimeStretchedAndFollowsWhatCameBefore) 
   EXPECT_DOUBLE_EQ(predicted_exchange_us(order, ports, kFabric), 110 + 100 + 1.25 * 200);
 }
 
+TEST(FabricModel, AnUnevenGroupTakesLongerInProportion) {
+  const std::vector<double> ports(3, 10);
+  const auto us_of = [&](Bytes first, Bytes second, double uneven_stretch) {
+    FabricModel fabric;
+    fabric.uneven_stretch = uneven_stretch;
+    const TransmissionOrder order{
+        .rounds = {{{transfer(0, 1, first), transfer(0, 2, second), transfer(1, 2, first),
+                     transfer(1, 0, second), transfer(2, 0, first), transfer(2, 1, second)}}}};
+    return predicted_exchange_us(order, ports, fabric);
+  };
+  EXPECT_DOUBLE_EQ(us_of(1000, 1000, 1.5), 200) << "even";
+  // 2 (0.75^2 + 0.25^2) = 1.25: a quarter of the stretch, since all ports are equally busy.
+  EXPECT_DOUBLE_EQ(us_of(3000, 1000, 1.5), us_of(3000, 1000, 1) * 1.125);
+}
+
+TEST(FabricModel, UnevennessIsThatOfTheBusiestSide) {
+  TrafficMatrix traffic(4);
+  const std::vector<double> ports(4, 1);
+  EXPECT_EQ(unevenness(traffic, ports), 1);
+  traffic.set(0, 1, 300);
+  traffic.set(0, 2, 100);
+  traffic.set(3, 2, 50);
+  EXPECT_DOUBLE_EQ(unevenness(traffic, ports), 2 * (0.75 * 0.75 + 0.25 * 0.25));
+  traffic.set(0, 3, 200);
+  EXPECT_DOUBLE_EQ(unevenness(traffic, ports), 3 * (0.25 + 1.0 / 36 + 1.0 / 9));
+}
+
 TEST(FabricModel, InBatchesARankWaitsForItsOwnPartOfTheRoundBeforeAlone) {
   const std::vector<double> ports(4, 10);
   FabricModel fabric;
@@ -200,7 +227,8 @@ TEST(MeasureFabric, GivesTheSameFiniteCostsOnEveryRank) {
     measured[static_cast<std::size_t>(transport.rank())] = measured_by(transport, *backend, ports);
   });
   const auto text_of = [](const FabricModel& fabric) { return fabric_text({fabric, {}}); };
-  ASSERT_EQ(measured[0].messages.size(), 2U);
+  ASSERT_EQ(measured[0].messages.size(), 3U);
+  EXPECT_GE(measured[0].uneven_stretch, 1);
   ASSERT_EQ(measured[0].groups.size(), 2U);
   ASSERT_EQ(measured[0].orders.size(), all_order_policies().size());
   for (const FabricModel& fabric : measured) EXPECT_EQ(text_of(fabric), text_of(measured[0]));

@@ -14,6 +14,7 @@ MeasuredFabric measured_fabric() {
   fabric.model.start_us = 7.5;
   fabric.model.messages = {{1024, 12.25}, {4096, 0}};
   fabric.model.groups = {{2, 3.5, 1}, {7, 0.1, 1.3}};
+  fabric.model.uneven_stretch = 1.2;
   fabric.model.orders = {{OrderPolicy::kGroup, 1}, {OrderPolicy::kShortestFirst, 1.1, 2.5, 10}};
   fabric.ports_gbps = {0.2, 100};
   return fabric;
@@ -31,6 +32,7 @@ TEST(FabricFile, ReadsBackWhatItWrote) {
   EXPECT_EQ(read.model.messages[0].extra_us, 12.25);
   ASSERT_EQ(read.model.groups.size(), 2U);
   EXPECT_EQ(read.model.groups[1].stretch, 1.3);
+  EXPECT_EQ(read.model.uneven_stretch, 1.2);
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).stretch, 1.1);
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).extra_of(4), 1);
   EXPECT_EQ(read.model.order_cost(OrderPolicy::kShortestFirst).extra_of(40), 2.5);
@@ -50,6 +52,8 @@ TEST(FabricFile, NamesThePlaceOfEveryMistake) {
   };
   expect_named(broken("\"batches\"", "\"batched\""), "f.json: execution: must be \"lanes\" or \"batches\"");
   expect_named(broken("\"stretch\": 1.3", "\"stretch\": 0.3"), "f.json: groups[1].stretch: is below 1");
+  expect_named(broken("\"uneven_stretch\": 1.2", "\"uneven_stretch\": 0.2"),
+               "f.json: uneven_stretch: is below 1");
   expect_named(broken("\"bytes\": 4096.0", "\"bytes\": 1024"), "f.json: messages[1]: is not larger");
   expect_named(broken("\"extra_us\": 12.25", "\"extra_us\": -1"), "f.json: messages[0].extra_us");
   expect_named(broken("\"sjf\"", "\"auto\""), "f.json: orders[1].order: is no order that can be planned");
