@@ -167,6 +167,11 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
                    "serial, colocated, two-batch, exclusive, lina, rec, rga, or all; serial always runs")
       ->delimiter(',')
       ->capture_default_str();
+  command
+      ->add_option("--assignments", options.num_assignments,
+                   "so many random assignments of ranks to models besides, for exclusive and lina")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--transport", options.transport)
       ->check(CLI::IsMember({"threads", "mpi", "nccl"}))
       ->capture_default_str();

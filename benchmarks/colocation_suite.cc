@@ -253,9 +253,15 @@ std::int64_t generated_tokens(const EngineReport& report) {
                          [](std::int64_t sum, const auto& model) { return sum + model.generated_tokens; });
 }
 
-/// All repetitions of one variant.
-struct Measured {
+/// A variant, and with a rank sequence one random assignment of ranks to models.
+struct Contender {
   ColocationVariant variant;
+  std::vector<int> rank_sequence;  // empty: ascending
+};
+
+/// All repetitions of one contender.
+struct Measured {
+  Contender contender;
   std::vector<EngineReport> reports;
   std::vector<EngineReport> traced;  // the same where they say when compute ran, or one run more that does
   std::int64_t num_changed = 0;      // answers, over all repetitions
@@ -268,9 +274,13 @@ double median_of(const std::vector<EngineReport>& reports,
   return quantiles_of(std::move(values)).median;
 }
 
+double median_wall_seconds(const Measured& measured) {
+  return median_of(measured.reports, [](const EngineReport& report) { return report.wall_seconds; });
+}
+
 Row row_of(const ColocationOptions& options, const Measured& measured, const std::string& label,
            double serial_median_us) {
-  const auto& [variant, reports, traced, num_changed] = measured;
+  const auto& [contender, reports, traced, num_changed] = measured;
   std::vector<double> wall_us;
   for (const EngineReport& report : reports) wall_us.push_back(report.wall_seconds * kMicroseconds);
   const Quantiles wall = quantiles_of(wall_us);
@@ -278,7 +288,7 @@ Row row_of(const ColocationOptions& options, const Measured& measured, const std
   const double bound_us = kMicroseconds * median_of(traced, [](const EngineReport& report) {
                             return std::max(report.overlap.compute_seconds, bound_seconds(report));
                           });
-  Row row("colocation", label + variant.name);
+  Row row("colocation", label);
   row.set("median", wall.median).set("p10", wall.p10).set("p90", wall.p90);
   row.set("bound", bound_us).set("%", 100 * bound_us / wall.median);
   row.set("x_serial", serial_median_us / wall.median);
@@ -302,13 +312,33 @@ Row row_of(const ColocationOptions& options, const Measured& measured, const std
   return row;
 }
 
+/// The chosen variants, and random assignments of those that give each model ranks of its own. The same on
+/// every rank.
+std::vector<Contender> contenders_of(const ColocationOptions& options, int num_ranks) {
+  std::vector<Contender> contenders;
+  for (const ColocationVariant& variant : chosen_variants(options.variants))
+    contenders.push_back({variant, {}});
+  std::mt19937_64 random(options.seed);
+  std::vector<int> sequence(static_cast<std::size_t>(num_ranks));
+  std::iota(sequence.begin(), sequence.end(), 0);
+  const std::size_t num_variants = contenders.size();
+  for (int assignment = 0; assignment < options.num_assignments; ++assignment) {
+    std::shuffle(sequence.begin(), sequence.end(), random);
+    for (std::size_t index = 0; index < num_variants; ++index) {
+      const ColocationVariant variant = contenders[index].variant;
+      if (schedule_of(variant) == Schedule::kExclusive) contenders.push_back({variant, sequence});
+    }
+  }
+  return contenders;
+}
+
 /// One setting of the ports, all variants in turns.
 class Comparison {
  public:
   Comparison(const ColocationOptions& options, Bench& bench)
       : options_(options),
         bench_(bench),
-        variants_(chosen_variants(options.variants)),
+        contenders_(contenders_of(options, bench.num_ranks())),
         base_(engine_options_of(options)),
         requests_(random_requests(options, base_.models)) {}
 
@@ -339,7 +369,7 @@ class Comparison {
       plan.engine.cluster_file = folder_.write("cluster.toml", cluster_text(plan.ports_gbps));
     }
     std::vector<Measured> all;
-    for (const ColocationVariant& variant : variants_) all.push_back({variant, {}, {}, 0});
+    for (const Contender& contender : contenders_) all.push_back({contender, {}, {}, 0});
     std::mt19937_64 random(options_.seed);  // every rank shuffles alike
     std::vector<std::size_t> sequence(all.size());
     std::iota(sequence.begin(), sequence.end(), 0U);
@@ -349,21 +379,36 @@ class Comparison {
     }
     for (Measured& measured : all) trace_if_wanted(plan, measured);
     if (!bench_.is_root()) return;
-    const double serial_us = kMicroseconds * median_of(all.front().reports, [](const EngineReport& report) {
-                               return report.wall_seconds;
-                             });
-    const std::string label = bench_.has_emulated_ports() ? "ratio " + real_text(ratio) + " " : "";
-    for (const Measured& measured : all) visit(row_of(options_, measured, label, serial_us));
+    report(all, bench_.has_emulated_ports() ? "ratio " + real_text(ratio) + " " : "", visit);
   }
 
  private:
-  RunResult run(RunPlan plan, const ColocationVariant& variant) {
-    plan.engine.schedule = schedule_of(variant);
-    plan.engine.placement = variant.placement;
+  /// A row of each variant; of the random assignments of one that of the median and that of the best.
+  void report(const std::vector<Measured>& all, const std::string& label, const RowVisitor& visit) const {
+    const double serial_us = kMicroseconds * median_wall_seconds(all.front());
+    std::map<std::string, std::vector<const Measured*>> assignments;
+    for (const Measured& measured : all) {
+      const char* name = measured.contender.variant.name;
+      if (measured.contender.rank_sequence.empty()) {
+        visit(row_of(options_, measured, label + name, serial_us));
+      } else {
+        assignments[name].push_back(&measured);
+      }
+    }
+    for (auto& [name, of_variant] : assignments) {
+      std::ranges::sort(of_variant, {}, [](const Measured* each) { return median_wall_seconds(*each); });
+      visit(row_of(options_, *of_variant[of_variant.size() / 2], label + name + "-random-median", serial_us));
+      visit(row_of(options_, *of_variant.front(), label + name + "-random-best", serial_us));
+    }
+  }
+  RunResult run(RunPlan plan, const Contender& contender) {
+    plan.engine.schedule = schedule_of(contender.variant);
+    plan.engine.placement = contender.variant.placement;
+    plan.engine.rank_sequence = contender.rank_sequence;
     return bench_.run(plan, requests_);
   }
   void run_once(const RunPlan& plan, Measured& measured) {
-    const RunResult result = run(plan, measured.variant);
+    const RunResult result = run(plan, measured.contender);
     if (!bench_.is_root()) return;
     measured.reports.push_back(result.report);
     measured.num_changed += num_different(reference_.tokens, result.tokens);
@@ -376,11 +421,11 @@ class Comparison {
       return;
     }
     plan.engine.record_trace = true;
-    const RunResult result = run(plan, measured.variant);
+    const RunResult result = run(plan, measured.contender);
     if (!bench_.is_root()) return;
     measured.traced = {result.report};
-    if (options_.traces.empty()) return;
-    const auto path = options_.traces / (std::string(measured.variant.name) + ".json");
+    if (options_.traces.empty() || !measured.contender.rank_sequence.empty()) return;
+    const auto path = options_.traces / (std::string(measured.contender.variant.name) + ".json");
     std::ofstream file(path);
     file << result.trace;
     if (!file.flush()) throw Error(ErrorKind::kIo, "cannot write " + path.string());
@@ -388,7 +433,7 @@ class Comparison {
 
   const ColocationOptions& options_;
   Bench& bench_;
-  std::vector<ColocationVariant> variants_;
+  std::vector<Contender> contenders_;
   EngineOptions base_;
   std::vector<GenerationRequest> requests_;
   PlanningFolder folder_;

@@ -38,6 +38,7 @@ struct ColocationOptions {
   bool deterministic = false;    // so that answers do not depend on what is computed together
   std::filesystem::path traces;  // folder for a trace of one more run of each variant; empty: none
   int repeats = 5;
+  int num_assignments = 0;  // of ranks to models at random, for exclusive and lina
   double timeout_seconds = 120;
   std::uint64_t seed = 1;
 };

@@ -142,7 +142,7 @@ struct Engine::State {
 void Engine::State::open_models() {
   check_options(options, *backend);
   for (const ModelOptions& model : options.models) models.push_back(std::make_unique<ServedModel>(model));
-  groups = rank_groups(options.models, options.schedule, transport->num_ranks());
+  groups = rank_groups(options.models, options.schedule, transport->num_ranks(), options.rank_sequence);
   // Attention would gain from any number of ranks, but a rank without any expert has nothing to share.
   for (const RankGroup& each : groups) {
     std::int64_t num_experts = 0;

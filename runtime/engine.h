@@ -34,6 +34,7 @@ struct EngineOptions {
   double round_cost_us = 10;
   double port_gbps = 10;
   Schedule schedule = Schedule::kColocated;
+  std::vector<int> rank_sequence;   // exclusive: in which models take ranks, a permutation; empty: ascending
   std::int64_t decode_steps = 4;    // of each model between two commands of rank 0 while all requests decode
   std::optional<DType> wire_dtype;  // of exchanged tokens; none: what the model computes in
   bool deterministic = false;

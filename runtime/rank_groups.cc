@@ -23,9 +23,22 @@ std::vector<int> rank_counts(std::span<const ModelOptions> models, int num_ranks
   return counts;
 }
 
+std::vector<int> complete_sequence(std::span<const int> given, int num_ranks) {
+  std::vector<int> ascending(static_cast<std::size_t>(num_ranks));
+  std::iota(ascending.begin(), ascending.end(), 0);
+  if (given.empty()) return ascending;
+  if (!std::ranges::is_permutation(given, ascending)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the ranks that models take must be a permutation of 0 to " + std::to_string(num_ranks - 1));
+  }
+  return {given.begin(), given.end()};
+}
+
 }  // namespace
 
-std::vector<RankGroup> rank_groups(std::span<const ModelOptions> models, Schedule schedule, int num_ranks) {
+std::vector<RankGroup> rank_groups(std::span<const ModelOptions> models, Schedule schedule, int num_ranks,
+                                   std::span<const int> rank_sequence) {
+  const std::vector<int> sequence = complete_sequence(rank_sequence, num_ranks);
   std::vector<RankGroup> groups;
   if (schedule != Schedule::kExclusive) {
     RankGroup& all = groups.emplace_back();
@@ -43,15 +56,16 @@ std::vector<RankGroup> rank_groups(std::span<const ModelOptions> models, Schedul
     }
     return groups;
   }
-  int first = 0;
+  auto next = sequence.begin();
   const std::vector<int> counts = rank_counts(models, num_ranks);
   for (std::size_t model = 0; model < models.size(); ++model) {
     RankGroup& group = groups.emplace_back();
     group.models = {model};
-    group.ranks.resize(static_cast<std::size_t>(counts[model]));
-    std::iota(group.ranks.begin(), group.ranks.end(), first);
-    first += counts[model];
+    group.ranks.assign(next, next + counts[model]);
+    std::ranges::sort(group.ranks);
+    next += counts[model];
   }
+  std::ranges::sort(groups, {}, [](const RankGroup& group) { return group.ranks.front(); });
   return groups;
 }
 

@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "kernels/error.h"
+
 namespace aurora {
 namespace {
 
@@ -34,6 +36,19 @@ TEST(RankGroups, SplitRanksEvenlyOrByWeight) {
   EXPECT_EQ(sizes(rank_groups(weighing({1, 3}), Schedule::kExclusive, 8)), (std::vector<std::size_t>{2, 6}));
   EXPECT_EQ(sizes(rank_groups(weighing({1, 100}), Schedule::kExclusive, 3)),
             (std::vector<std::size_t>{1, 2}));
+}
+
+TEST(RankGroups, ModelsTakeRanksInTheSequenceGiven) {
+  const std::vector<int> sequence{3, 1, 4, 0, 2};
+  const auto groups = rank_groups(weighing({1, 1}), Schedule::kExclusive, 5, sequence);
+  ASSERT_EQ(groups.size(), 2U);
+  EXPECT_EQ(groups[0].ranks, (std::vector<int>{0, 2})) << "that which rank 0 leads comes first";
+  EXPECT_EQ(groups[0].models, (std::vector<std::size_t>{1}));
+  EXPECT_EQ(groups[1].ranks, (std::vector<int>{1, 3, 4}));
+  EXPECT_EQ(groups[1].models, (std::vector<std::size_t>{0}));
+  for (const std::vector<int>& bad : {std::vector<int>{0, 1}, {0, 1, 2, 3, 3}, {1, 2, 3, 4, 5}}) {
+    EXPECT_THROW(rank_groups(weighing({1, 1}), Schedule::kExclusive, 5, bad), Error);
+  }
 }
 
 TEST(RankGroups, HoldEveryRankAndEveryModelOnce) {
