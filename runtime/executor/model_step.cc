@@ -70,6 +70,21 @@ Phase ModelStep::phase() const {
   return Phase::kDone;
 }
 
+std::string_view ModelStep::awaits(const SubmissionOrder& order) {
+  switch (stage_) {
+    case Stage::kMoe:
+      return moe_block().awaits(order);
+    case Stage::kAttention:
+    case Stage::kHead:
+      return "its turn to compute";
+    case Stage::kSampling:
+      return "its tokens on the device, or transfers under way";
+    case Stage::kDone:
+      break;
+  }
+  return "nothing";
+}
+
 bool ModelStep::advance(SubmissionOrder& order) {
   switch (stage_) {
     case Stage::kAttention:

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "runtime/executor/layer_graphs.h"
@@ -47,6 +48,8 @@ class ModelStep {
   std::int64_t num_positions() const { return kPositionsOfLayer * (model_->config().num_layers + 1); }
   Phase phase() const;
   std::int64_t layer() const { return layer_; }
+  /// What it waits for, as MoeBlock::awaits.
+  std::string_view awaits(const SubmissionOrder& order);
 
   /// Once done: the tokens that it sampled, [num_outputs], and what its exchanges carried.
   std::span<const TokenId> sampled() const {

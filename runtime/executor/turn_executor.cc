@@ -18,13 +18,15 @@ struct Runner {
   double progress = 0;
 };
 
-[[noreturn]] void report_stall(std::span<const Runner> runners, const TurnArgs& args) {
+[[noreturn]] void report_stall(std::span<const Runner> runners, const SubmissionOrder& order,
+                               const TurnArgs& args) {
   std::string text = "rank " + std::to_string(args.transport->rank()) + ": nothing moved for " +
-                     std::to_string(args.timeout.count() / 1000) + " s; waiting in";
+                     std::to_string(args.timeout.count() / 1000) + " s; waiting";
   for (const Runner& runner : runners) {
     if (runner.part->is_done()) continue;
     text += " [model " + std::to_string(runner.part->model_index()) + ", layer " +
-            std::to_string(runner.part->layer()) + ", " + std::string(phase_name(runner.part->phase())) + "]";
+            std::to_string(runner.part->layer()) + ", " + std::string(phase_name(runner.part->phase())) +
+            ": for " + std::string(runner.part->awaits(order)) + "]";
   }
   throw Error(ErrorKind::kTimeout, text + "; another rank is stuck or gone (--timeout sets the limit)");
 }
@@ -71,7 +73,7 @@ void run_together(std::span<ModelTurn* const> turns, const TurnArgs& args) {
       continue;
     }
     args.transport->progress();
-    if (Clock::now() - last_move > args.timeout) report_stall(runners, args);
+    if (Clock::now() - last_move > args.timeout) report_stall(runners, order, args);
     backoff.pause();
   }
 }

@@ -84,6 +84,32 @@ bool MoeBlock::advance(SubmissionOrder& order) {
   }
 }
 
+std::string_view MoeBlock::awaits(const SubmissionOrder& order) {
+  constexpr std::string_view kRoom = "its turn to compute", kTurn = "its turn to send";
+  switch (phase_) {
+    case Phase::kGate:
+      if (!counts_copied_->is_complete()) return "its gate on the device";
+      return is_my_turn(order) ? "nothing" : kTurn;
+    case Phase::kCounts:
+      if (!is_submitted_) return "counts of other ranks";
+      if (!is_packed_) return kRoom;
+      if (!dispatch_.can_start()) return "its packed rows on the device, or the dispatch before";
+      return is_my_turn(order) ? "nothing" : kTurn;
+    case Phase::kDispatch:
+      return is_submitted_ ? "rows of other ranks" : kRoom;
+    case Phase::kExperts:
+      if (!is_submitted_) return kRoom;
+      if (!combine_.can_start()) return "its experts on the device, or the combine before";
+      return is_my_turn(order) ? "nothing" : kTurn;
+    case Phase::kCombine:
+      return "results of other ranks";
+    case Phase::kAggregation:
+      return kRoom;
+    default:
+      return "nothing";
+  }
+}
+
 // Gate: router logits, top-k, rows; this rank's counts to the host.
 void MoeBlock::submit_first() const {
   if (local_) return submit_local();

@@ -25,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -112,6 +113,8 @@ class MoeBlock {
   /// itself.
   bool is_done() const { return phase_ == Phase::kDone; }
   Phase phase() const { return phase_; }
+  /// What `advance` found missing, to tell people where a step has come to a stop.
+  std::string_view awaits(const SubmissionOrder& order);
   const RowLayout& row_layout() const { return context_.layout; }
   /// Marks the block's own work; the caller says which layer it is, and marks what it does around the block.
   PhaseMarker& phases() { return phases_; }

@@ -156,23 +156,35 @@ struct RankResult {
   std::vector<PhaseSpan> spans;  // when timed; block i is layer i
 };
 
-/// Drives `block` until it is done and nothing of it is under way.
-void finish(MoeBlock& block, Stream& stream, Transport& transport) {
-  SubmissionOrder order({MoeBlock::kNumExchanges});
+/// Advances `block` until `is_there`.
+void drive(MoeBlock& block, SubmissionOrder& order, Transport& transport,
+           const std::function<bool()>& is_there) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   IdleBackoff backoff;
-  while (!block.is_done() || !block.is_settled()) {
-    check(std::chrono::steady_clock::now() < deadline, "the block ends");
+  while (!is_there()) {
+    check(std::chrono::steady_clock::now() < deadline, "the block gets on");
     if (block.advance(order)) continue;
     transport.progress();
     backoff.pause();
   }
-  stream.synchronize(deadline);
 }
+
+/// Drives `block` until it is done and nothing of it is under way.
+void finish_in_order(MoeBlock& block, SubmissionOrder& order, Stream& stream, Transport& transport) {
+  drive(block, order, transport, [&] { return block.is_done() && block.is_settled(); });
+  stream.synchronize(std::chrono::steady_clock::now() + std::chrono::seconds(60));
+}
+
+void finish(MoeBlock& block, Stream& stream, Transport& transport) {
+  SubmissionOrder order({MoeBlock::kNumExchanges});
+  finish_in_order(block, order, stream, transport);
+}
+using Finish = std::function<void(MoeBlock&, Stream&, Transport&)>;
 
 /// Runs `num_blocks` blocks one after the other on one rank, each on the residual stream before any of them.
 RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& world,
-                      const LayerPlacement& placement, RankTokens tokens, int num_blocks = 1) {
+                      const LayerPlacement& placement, RankTokens tokens, int num_blocks = 1,
+                      const Finish& finish_block = finish) {
   const bool is_deterministic = parameters.return_mode == ReturnMode::kPerPair;
   const auto backend =
       create_backend("cpu", {.deterministic = is_deterministic, .worker_streams = parameters.worker_streams});
@@ -203,7 +215,7 @@ RankResult run_blocks(const BlockCase& parameters, Transport& transport, World& 
          Tensor(result.residual.data(), DType::kFloat32, {num_tokens, kShape.hidden}), tokens.given_ids,
          Tensor(result.expert_ids.data(), DType::kInt32, {num_tokens, kShape.top_k})});
     block.submit_first();
-    finish(block, *stream, transport);
+    finish_block(block, *stream, transport);
   }
   if (parameters.timed) result.spans = block.take_spans();
   result.statistics = block.take_statistics();
@@ -497,6 +509,40 @@ class LocalBlocks {
   std::unique_ptr<Stream> stream_;
   MoeBlock block_;
 };
+
+TEST(MoeBlockStall, SaysWhatItWaitsFor) {
+  World world;
+  std::mt19937 random(5);
+  const LayerPlacement placement = test::random_placement(kShape.num_experts, 2, 1, random);
+  const BlockCase parameters{2, OrderPolicy::kGroup, DType::kFloat32, ReturnMode::kPerRow, false, false};
+  const Finish with_stops = [](MoeBlock& block, Stream& stream, Transport& transport) {
+    // Rank 1 begins when rank 0 has seen that its counts are missing.
+    SubmissionOrder order({MoeBlock::kNumExchanges, MoeBlock::kNumExchanges});
+    const auto meet = [&] {
+      all_gather(transport, {}, 3, std::chrono::steady_clock::now() + std::chrono::seconds(60),
+                 "the other rank");
+    };
+    if (transport.rank() == 0) {
+      drive(block, order, transport, [&] { return block.phase() == Phase::kCounts; });
+      while (block.advance(order)) {
+      }
+      EXPECT_EQ(block.awaits(order), "counts of other ranks");
+    }
+    meet();
+    drive(block, order, transport, [&] { return block.awaits(order) == "its turn to send"; });
+    EXPECT_EQ(block.phase(), Phase::kCounts);
+    for (int exchange = 0; exchange < MoeBlock::kNumExchanges; ++exchange) {
+      drive(block, order, transport, [&] { return order.is_turn_of(1); });
+      order.advance();  // the other model's
+    }
+    finish_in_order(block, order, stream, transport);
+    EXPECT_EQ(block.awaits(order), "nothing");
+  };
+  run_ranks(2, false, [&](Transport& transport) {
+    const std::vector<float> input = random_values(static_cast<std::size_t>(4 * kShape.hidden), 9, 1.0F);
+    run_blocks(parameters, transport, world, placement, {input, input}, 1, with_stops);
+  });
+}
 
 TEST(LocalBlock, IsThatOfOneRankUnlessTheWireHasToRoundForTheSameBits) {
   const auto is_local = [](ReturnMode mode, DType wire) {
