@@ -20,7 +20,6 @@
 #include "benchmarks/traffic/named_traffic.h"
 #include "kernels/backend_registry.h"
 #include "kernels/error.h"
-#include "launch/nccl_environment.h"
 #include "runtime/dispatch/exchange.h"
 #include "runtime/dispatch/fabric_measurement.h"
 #include "runtime/dispatch/fabric_model.h"
@@ -45,7 +44,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint32_t kExchangeTag = 1;
 constexpr std::uint32_t kControlTag = 2;
-constexpr std::chrono::minutes kStartTimeout(5);
 // Beside a GPU nobody else wants the core, and a sleep would end some 60 us late.
 constexpr std::chrono::microseconds kShortestSleep(1);
 constexpr std::chrono::milliseconds kLongestYield(100);
@@ -547,11 +545,9 @@ void AlltoallJob::add_bounds(const TrafficMatrix& traffic, double median_us, Row
 
 void run_over_nccl(const AlltoallOptions& options, const MpiSession& session, Transport& control,
                    const RowVisitor& visit) {
-  const GpuSeat seat = take_gpu_seat(session, control, kStartTimeout);
-  const auto transport =
-      create_device_transport(control, {.device = seat.device, .start_timeout = kStartTimeout});
-  const auto backend = create_backend("cuda", {.device = seat.device});
-  AlltoallJob(options, session, *transport, *backend).run(visit);
+  const GpuPlace place = take_gpu_place(session, control);
+  const auto backend = create_backend("cuda", {.device = place.device});
+  AlltoallJob(options, session, *place.transport, *backend).run(visit);
 }
 
 void run_over_mpi(const AlltoallOptions& options, const MpiSession& session, Transport& control,

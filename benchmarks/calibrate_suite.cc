@@ -16,14 +16,12 @@
 #include "benchmarks/port_measurement.h"
 #include "benchmarks/sampling.h"
 #include "kernels/error.h"
-#include "launch/nccl_environment.h"
 #include "launch/output_file.h"
 #include "runtime/plan_io/cluster_file.h"
 #include "runtime/plan_io/traffic_file.h"
 #include "runtime/serialization.h"
 #include "runtime/transport/mpi_session.h"
 #include "runtime/transport/mpi_transport.h"
-#include "runtime/transport/transport_registry.h"
 #include "runtime/transport/wait.h"
 
 namespace aurora::bench {
@@ -34,7 +32,6 @@ using Weights = const ExpertBank&;
 
 constexpr std::uint32_t kExchangeTag = 1;
 constexpr std::uint32_t kControlTag = 2;
-constexpr std::chrono::minutes kStartTimeout(5);
 constexpr std::chrono::minutes kSlowestRank(10);  // that the others wait for
 
 [[noreturn]] void refuse(const std::string& text) { throw Error(ErrorKind::kInvalidArgument, text); }
@@ -296,10 +293,9 @@ void calibrate_as_rank(CalibrateOptions options, const MpiSession& session, Tran
                        const RowVisitor& visit) {
   std::unique_ptr<Transport> between_devices;
   if (options.layer.backend == "cuda" && control.num_ranks() > 1) {
-    const GpuSeat seat = take_gpu_seat(session, control, kStartTimeout);
-    options.layer.device = seat.device;
-    between_devices =
-        create_device_transport(control, {.device = seat.device, .start_timeout = kStartTimeout});
+    GpuPlace place = take_gpu_place(session, control);
+    options.layer.device = place.device;
+    between_devices = std::move(place.transport);
   }
   LayerDevice device(options.layer);
   calibrate(options, {&control, between_devices ? between_devices.get() : &control}, device, visit);

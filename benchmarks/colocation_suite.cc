@@ -19,7 +19,6 @@
 #include "kernels/error.h"
 #include "launch/config.h"
 #include "launch/field.h"
-#include "launch/nccl_environment.h"
 #include "runtime/engine.h"
 #include "runtime/model/model_config.h"
 #include "runtime/plan_io/nearest_name.h"
@@ -32,7 +31,6 @@ namespace aurora::bench {
 namespace {
 
 constexpr double kMicroseconds = 1e6;
-constexpr std::chrono::minutes kStartTimeout(5);
 
 // Serial first: the others are compared with it. Lina packs experts of one model on ranks of that model; rec
 // pairs one model's planned experts with the other's at random, rga places everything at random.
@@ -455,12 +453,10 @@ void compare_in_job(const ColocationOptions& options, const JobSeat& job, const 
 
 void run_over_nccl(const ColocationOptions& options, const MpiSession& session, Transport& control,
                    const RowVisitor& visit) {
-  const GpuSeat seat = take_gpu_seat(session, control, kStartTimeout);
-  const auto transport =
-      create_device_transport(control, {.device = seat.device, .start_timeout = kStartTimeout});
+  const GpuPlace place = take_gpu_place(session, control);
   const auto backend =
-      create_backend("cuda", {.deterministic = options.deterministic, .device = seat.device});
-  compare_in_job(options, {*transport, *backend}, visit);
+      create_backend("cuda", {.deterministic = options.deterministic, .device = place.device});
+  compare_in_job(options, {*place.transport, *backend}, visit);
 }
 
 void run_over_mpi(const ColocationOptions& options, const MpiSession&, Transport& control,

@@ -2,7 +2,9 @@
 
 #include <cstdio>
 
+#include "launch/nccl_environment.h"
 #include "runtime/transport/mpi_transport.h"
+#include "runtime/transport/transport_registry.h"
 
 namespace aurora::bench {
 
@@ -20,6 +22,14 @@ void run_over_mpi_job(const std::function<void(MpiSession& session, Transport& c
   }
   session.terminate_after_abort(1);
   throw JobFailed();
+}
+
+GpuPlace take_gpu_place(const MpiSession& session, Transport& control) {
+  GpuPlace place;
+  place.device = take_gpu_seat(session, control, kStartTimeout).device;
+  place.transport =
+      create_device_transport(control, {.device = place.device, .start_timeout = kStartTimeout});
+  return place;
 }
 
 }  // namespace aurora::bench

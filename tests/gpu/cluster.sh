@@ -53,12 +53,9 @@ done
 [[ -n $logs ]] || fail "--logs FOLDER is missing"
 if [[ ${#parts[@]} -eq 0 ]]; then parts=(links schedules hosts colocation exact); fi
 
-mkdir -p "$logs"
-logs=$(realpath "$logs")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/gpu/unpack.sh
-. tests/gpu/unpack.sh
-[[ -x $package/bin/aurora-bench ]] || fail "aurora-bench is not in the package; tests/gpu/pack.sh packs what was built"
+. "$(dirname "${BASH_SOURCE[0]}")/unpack.sh"
+require_packed aurora-bench
 bench=$package/bin/aurora-bench
 work=$(mktemp -d)
 

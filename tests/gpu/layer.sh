@@ -50,12 +50,9 @@ done
 [[ -n $logs ]] || fail "--logs FOLDER is missing"
 if [[ ${#parts[@]} -eq 0 ]]; then parts=(layer peers routed stages calibrate); fi
 
-mkdir -p "$logs"
-logs=$(realpath "$logs")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/gpu/unpack.sh
-. tests/gpu/unpack.sh
-[[ -x $package/bin/aurora-bench ]] || fail "aurora-bench is not in the package; tests/gpu/pack.sh packs what was built"
+. "$(dirname "${BASH_SOURCE[0]}")/unpack.sh"
+require_packed aurora-bench
 
 record=benchmarks/routing/law.json
 routed_shape=deepseek-v2-lite  # has the record's experts and top-k

@@ -38,11 +38,8 @@ done
 [[ -n $logs ]] || fail "--logs FOLDER is missing"
 if [[ ${#steps[@]} -eq 0 ]]; then steps=(kernels); fi
 
-mkdir -p "$logs"
-logs=$(realpath "$logs")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/gpu/unpack.sh
-. tests/gpu/unpack.sh
+. "$(dirname "${BASH_SOURCE[0]}")/unpack.sh"
 
 summary=()
 status=0

@@ -1,8 +1,12 @@
 # shellcheck shell=bash
-# Unpacks what tests/gpu/pack.sh has packed; sourced by the other scripts of this folder, in the checkout, where `logs`
-# is a folder and `fail` a function. Sets `package`, a folder with bin/ and lib/ that goes when the script ends,
-# `library_path`, and `machine_library_path`, LD_LIBRARY_PATH as it was: for programs that bring their own CUDA.
+# Unpacks what tests/gpu/pack.sh has packed; sourced by the other scripts of this folder, where `logs` names a folder
+# and `fail` is a function. Makes that folder, goes to the root of the checkout, and sets `package`, a folder with bin/
+# and lib/ that goes when the script ends, `library_path`, and `machine_library_path`, LD_LIBRARY_PATH as it was: for
+# programs that bring their own CUDA.
 
+mkdir -p "$logs"
+logs=$(realpath "$logs")
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ -f .carry/aurora-gpu.tar.xz ]] || fail "no .carry/aurora-gpu.tar.xz; make it with tests/gpu/pack.sh"
 package=$(mktemp -d)
 trap 'rm -rf "$package"' EXIT
@@ -10,6 +14,10 @@ trap 'rm -rf "$package"' EXIT
 tar -xJf .carry/aurora-gpu.tar.xz -C "$package" 2>"$logs/unpack.log" ||
   python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' .carry/aurora-gpu.tar.xz "$package"
 rm -f "$logs/unpack.log"
+
+require_packed() {  # require_packed PROGRAM
+  [[ -x $package/bin/$1 ]] || fail "$1 is not in the package; tests/gpu/pack.sh packs what was built"
+}
 
 # The programs look for test data where they were built.
 built_in=$(cat "$package/source_folder")
