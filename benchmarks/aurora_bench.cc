@@ -156,22 +156,8 @@ CLI::App* add_alltoall(CLI::App& app, bench::AlltoallOptions& options, bool& is_
   return command;
 }
 
-CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool& is_json) {
-  CLI::App* command =
-      app.add_subcommand("colocation", "the four schedules and their rivals on the same requests");
-  command->add_option("--models", options.models, "configuration files of the models")
-      ->delimiter(',')
-      ->capture_default_str();
-  command
-      ->add_option("--variant", options.variants,
-                   "serial, colocated, two-batch, exclusive, lina, rec, rga, or all; serial always runs")
-      ->delimiter(',')
-      ->capture_default_str();
-  command
-      ->add_option("--assignments", options.num_assignments,
-                   "so many random assignments of ranks to models besides, for exclusive and lina")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+/// Where the ranks of a colocation run, and the network between them.
+void add_colocation_network(CLI::App* command, bench::ColocationOptions& options) {
   command->add_option("--transport", options.transport)
       ->check(CLI::IsMember({"threads", "mpi", "nccl"}))
       ->capture_default_str();
@@ -196,6 +182,25 @@ CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool&
       ->check(CLI::IsMember(aurora::order_policy_names()));
   command->add_option("--fabric", options.fabric,
                       "fabric file for --order auto, instead of measuring at the start of each run");
+}
+
+CLI::App* add_colocation(CLI::App& app, bench::ColocationOptions& options, bool& is_json) {
+  CLI::App* command =
+      app.add_subcommand("colocation", "the four schedules and their rivals on the same requests");
+  command->add_option("--models", options.models, "configuration files of the models")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--variant", options.variants,
+                   "serial, colocated, two-batch, exclusive, lina, rec, rga, or all; serial always runs")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--assignments", options.num_assignments,
+                   "so many random assignments of ranks to models besides, for exclusive and lina")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_colocation_network(command, options);
   command->add_option("--requests", options.num_requests, "of each model")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
