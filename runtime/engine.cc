@@ -125,6 +125,7 @@ struct Engine::State {
   std::vector<RankGroup> groups;
   std::unique_ptr<Transport> own_group_transport;  // where not all ranks are in one group
   Transport* group = nullptr;                      // of the ranks that serve this rank's models
+  std::shared_ptr<const FabricModel> fabric;       // between them, with order auto
   std::unique_ptr<TraceRecorder> trace;
   std::unique_ptr<ComputeTurns> compute_turns;
   std::vector<std::unique_ptr<ModelTurn>> turns;  // [model], null for those of other groups
@@ -170,6 +171,7 @@ void Engine::State::start() {
   check_memory();
   if (options.check_only) return;
   const ExchangePolicy policy = agree_on_exchange_policy();
+  fabric = policy.fabric;
   agree(*transport, kLoadTimeout, "loading the models", [&] { load_models(policy); });
   clock_offset = estimate_clock_offset(*transport, 0, kClockTag, deadline());
   if (options.replan.mode == ReplanMode::kOff) return;
@@ -481,7 +483,8 @@ std::vector<PlannedSpan> Engine::State::plan_timeline() const {
                            .traffic = gathered.traffic,
                            .num_steps = num_steps,
                            .cluster = cluster_of(options, transport->num_ranks()),
-                           .schedule = options.schedule});
+                           .schedule = options.schedule,
+                           .fabric = groups.size() == 1 ? fabric.get() : nullptr});
 }
 
 Engine::Engine(EngineOptions options, Transport& transport, Backend& backend)

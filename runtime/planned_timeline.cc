@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/error.h"
+#include "scheduler/makespan_bound.h"
 #include "scheduler/timeline.h"
 
 namespace aurora {
@@ -26,9 +27,27 @@ Phase phase_of(TimelinePhase phase) {
   return Phase::kAggregation;
 }
 
+/// The exchange as one that takes at the ports what the fabric is predicted to take.
+void stretch(std::vector<double>& bytes, const ClusterSpec& cluster, const FabricModel& fabric) {
+  const int num_gpus = cluster.num_gpus();
+  TrafficMatrix traffic(num_gpus);
+  for (int source = 0; source < num_gpus; ++source) {
+    for (int destination = 0; destination < num_gpus; ++destination) {
+      if (source == destination) continue;
+      traffic.set(source, destination,
+                  static_cast<Bytes>(bytes[static_cast<std::size_t>(source * num_gpus + destination)]));
+    }
+  }
+  const OrderOptions options{.ports = port_bandwidths(cluster)};
+  const double bound_us = makespan_bound_us(traffic, options);
+  if (!(bound_us > 0)) return;
+  const double factor = choose_order(traffic, options, fabric).predicted_us / bound_us;
+  for (double& each : bytes) each *= factor;
+}
+
 /// What one mean step of a model asks of every GPU.
 Layers work_of_step(const ModelTraffic& traffic, const ModelPlacement& placement, double num_steps,
-                    const ClusterSpec& cluster) {
+                    const ClusterSpec& cluster, const FabricModel* fabric) {
   Layers work;
   for (std::size_t layer = 0; layer < traffic.layers.size(); ++layer) {
     LayerTraffic of_step = traffic.layers[layer];
@@ -36,7 +55,10 @@ Layers work_of_step(const ModelTraffic& traffic, const ModelPlacement& placement
       for (double& tokens : tokens_of_source) tokens /= num_steps;
     }
     const LayerDemand demand(of_step, traffic, cluster.num_gpus());
-    work.push_back(layer_work(demand, placement.layers[layer], traffic, cluster));
+    LayerWork& added = work.emplace_back(layer_work(demand, placement.layers[layer], traffic, cluster));
+    if (fabric == nullptr) continue;
+    stretch(added.dispatch_bytes, cluster, *fabric);
+    stretch(added.combine_bytes, cluster, *fabric);
   }
   return work;
 }
@@ -65,7 +87,7 @@ std::vector<PlannedSpan> planned_timeline(const PlannedTimelineArgs& args) {
     const ModelPlacement* placement = args.plan->find(args.traffic[model].model);
     check(placement != nullptr, "the plan places every model");
     work.push_back(work_of_step(args.traffic[model], *placement, static_cast<double>(args.num_steps[model]),
-                                args.cluster));
+                                args.cluster, args.fabric));
     models.push_back(static_cast<std::int32_t>(model));
   }
   std::vector<PlannedSpan> spans;

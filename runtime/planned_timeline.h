@@ -2,12 +2,15 @@
 // tokens that were routed and the times per token that were measured, on the cluster as described.
 //
 // Serial and two-batch schedules are simulated model by model, one after the other; colocated and exclusive
-// ones all together. What the simulation does not know: counts, the head, fixed costs of steps and messages.
+// ones all together. With a fabric, an exchange takes as much longer than its bytes at the ports as order
+// auto predicts. What the simulation does not know: counts, the head, fixed costs of steps, and without a
+// fabric of exchanges.
 #pragma once
 
 #include <span>
 #include <vector>
 
+#include "runtime/dispatch/fabric_model.h"
 #include "runtime/executor/trace.h"
 #include "runtime/model_options.h"
 #include "scheduler/cluster.h"
@@ -21,6 +24,7 @@ struct PlannedTimelineArgs {
   std::span<const std::int64_t> num_steps;  // [model]; a model without steps is left out
   ClusterSpec cluster;
   Schedule schedule = Schedule::kColocated;
+  const FabricModel* fabric = nullptr;  // of all ranks of the cluster; null: not known
 };
 
 /// Of one step of each model, from time 0; layers are MoE layers, gates include attention. What takes no time

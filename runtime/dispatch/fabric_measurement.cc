@@ -240,7 +240,7 @@ void measure_orders(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_b
     const double stretch = 1 + (us[index] / ideal_us(probe, orders[index], fabric) - 1) / busyness;
     costs.push_back({all_order_policies()[index], std::max(stretch, 1.0)});
   }
-  if (fabric.execution == Execution::kLanes) {
+  if (fabric.execution == ExchangeExecution::kLanes) {
     // Nothing collides by the clock: what it takes longer are starts and ends, of which large exchanges have
     // no more. Unless the ports are faster than their numbers, which keeping to them makes slow.
     costs[paced].full_us = ideal_us(probe, orders[paced], fabric);
@@ -254,7 +254,8 @@ void measure_orders(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_b
 FabricModel measure_with(const FabricProbe& probe, Stopwatch& stopwatch, Bytes port_bytes) {
   const int num_peers = probe.transport.num_ranks() - 1;
   FabricModel fabric;
-  fabric.execution = probe.transport.is_stream_ordered() ? Execution::kBatches : Execution::kLanes;
+  fabric.execution =
+      probe.transport.is_stream_ordered() ? ExchangeExecution::kBatches : ExchangeExecution::kLanes;
   measure_messages(probe, stopwatch, port_bytes, fabric);
   FabricModel with_groups = fabric;
   if (num_peers > 2) with_groups.groups.push_back(measure_group(probe, stopwatch, fabric, 2, port_bytes));

@@ -150,7 +150,7 @@ class Choice {
 
   /// Planned in no time. Without lanes it would be the group again.
   void weigh_paced() {
-    if (fabric_.execution != Execution::kLanes) return;
+    if (fabric_.execution != ExchangeExecution::kLanes) return;
     take_if_better(kPacedIndex, plan_order(OrderPolicy::kPaced, traffic_, options_));
   }
   bool is_worth_planning() const {
@@ -174,7 +174,7 @@ class Choice {
   /// What the prediction, before its start and stretch, cannot be less than: cheap, and mostly enough to see
   /// that an order of many messages will not be taken.
   double least_us_of(const TransmissionOrder& order) const {
-    if (fabric_.execution != Execution::kLanes || !order.spans.empty()) return 0;
+    if (fabric_.execution != ExchangeExecution::kLanes || !order.spans.empty()) return 0;
     std::vector<Transfer> chain;
     for (const Round& round : order.rounds) {
       const bool is_single = order.pacing == Pacing::kPorts || most_messages_of_a_side(round.transfers) <= 1;
@@ -190,7 +190,7 @@ class Choice {
     TransmissionOrder ports = without_barriers(rounds);
     // Lanes have no barriers between single messages: without merged neighbours nothing has changed.
     const bool is_same =
-        fabric_.execution == Execution::kLanes && num_messages(ports) == num_messages(rounds) &&
+        fabric_.execution == ExchangeExecution::kLanes && num_messages(ports) == num_messages(rounds) &&
         std::ranges::all_of(rounds.rounds,
                             [](const Round& round) { return most_messages_of_a_side(round.transfers) <= 1; });
     if (!is_same) take_if_better(index, std::move(ports));
@@ -244,7 +244,7 @@ FabricModel::OrderCost FabricModel::order_cost(OrderPolicy policy) const {
 
 double predicted_exchange_us(const TransmissionOrder& order, std::span<const double> ports,
                              const FabricModel& fabric) {
-  if (fabric.execution == Execution::kLanes) return fabric.start_us + lanes_us(order, ports, fabric);
+  if (fabric.execution == ExchangeExecution::kLanes) return fabric.start_us + lanes_us(order, ports, fabric);
   return fabric.start_us +
          batches_us(order.pacing == Pacing::kPorts ? one_to_one_rounds(order) : order, ports, fabric);
 }

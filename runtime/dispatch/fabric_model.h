@@ -25,7 +25,7 @@
 
 namespace aurora {
 
-enum class Execution : std::uint8_t {
+enum class ExchangeExecution : std::uint8_t {
   kLanes,    // the host drives both sides of a port independently; neighbouring rounds overlap
   kBatches,  // stream-ordered: a rank's part of a round begins when its part of the round before has ended
 };
@@ -61,7 +61,7 @@ struct FabricModel {
       return us + extra_of(us);
     }
   };
-  Execution execution = Execution::kLanes;
+  ExchangeExecution execution = ExchangeExecution::kLanes;
   double start_us = 0;                // of any exchange, until all ranks are at it
   std::vector<MessageCost> messages;  // by growing size; empty: messages cost their bytes only
   std::vector<GroupCost> groups;      // by growing number of peers; empty: groups take their fair-share time

@@ -38,10 +38,10 @@ void expect_growing(const JsonPlace& place, const std::vector<Entry>& entries, d
   }
 }
 
-Execution read_execution(const JsonPlace& place) {
+ExchangeExecution read_execution(const JsonPlace& place) {
   const std::string name = place.text();
-  if (name == kLanes) return Execution::kLanes;
-  if (name == kBatches) return Execution::kBatches;
+  if (name == kLanes) return ExchangeExecution::kLanes;
+  if (name == kBatches) return ExchangeExecution::kBatches;
   place.refuse("must be \"lanes\" or \"batches\", not \"" + name.substr(0, 64) + "\"");
 }
 
@@ -89,7 +89,7 @@ std::string fabric_text(const MeasuredFabric& fabric) {
                       {"full_us", cost.full_us}});
   }
   const Json json = {{"version", 1},
-                     {"execution", fabric.model.execution == Execution::kLanes ? kLanes : kBatches},
+                     {"execution", fabric.model.execution == ExchangeExecution::kLanes ? kLanes : kBatches},
                      {"ports_gbps", fabric.ports_gbps},
                      {"start_us", fabric.model.start_us},
                      {"messages", messages},

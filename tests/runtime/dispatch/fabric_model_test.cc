@@ -112,7 +112,7 @@ TEST(FabricModel, UnevennessIsThatOfTheBusiestSide) {
 TEST(FabricModel, InBatchesARankWaitsForItsOwnPartOfTheRoundBeforeAlone) {
   const std::vector<double> ports(4, 10);
   FabricModel fabric;
-  fabric.execution = Execution::kBatches;
+  fabric.execution = ExchangeExecution::kBatches;
   // 0 -> 1 ends after 100 us, 2 -> 3 after 300. 1 -> 0 follows the first, 3 -> 0 both.
   TransmissionOrder order{
       .rounds = {{{transfer(0, 1, 1000), transfer(2, 3, 3000)}}, {{transfer(1, 0, 1000)}}}};
@@ -157,7 +157,7 @@ TransmissionOrder planned_order(const OrderCandidate& candidate, const TrafficMa
 
 TEST(ChooseOrder, NoOtherCandidateIsPredictedToEndSooner) {
   const TrafficMatrix traffic = uneven_traffic(100000);
-  for (const Execution execution : {Execution::kLanes, Execution::kBatches}) {
+  for (const ExchangeExecution execution : {ExchangeExecution::kLanes, ExchangeExecution::kBatches}) {
     FabricModel fabric = kFabric;
     fabric.execution = execution;
     fabric.orders = {{OrderPolicy::kExact, 1.3}, {OrderPolicy::kLongestFirst, 1.02}};
@@ -205,7 +205,7 @@ TEST(ChooseOrder, WherePortsCollideTheClockIsKeptToUnlessItWasSeenToBeSlowOrTher
   fabric.orders = {{OrderPolicy::kPaced, 2}};
   EXPECT_EQ(chosen(), OrderPolicy::kGroup);
   fabric.orders = {};
-  fabric.execution = Execution::kBatches;
+  fabric.execution = ExchangeExecution::kBatches;
   EXPECT_NE(chosen(), OrderPolicy::kPaced);
 }
 
@@ -262,7 +262,7 @@ TEST(MeasureFabric, KnowsHowTheTransportExecutesOrders) {
     const auto backend = create_backend("cpu", {.worker_streams = true});
     const std::vector<double> ports(kNumRanks, 100);
     const FabricModel measured = measured_by(transport, *backend, ports);
-    EXPECT_EQ(measured.execution, Execution::kBatches);
+    EXPECT_EQ(measured.execution, ExchangeExecution::kBatches);
     EXPECT_EQ(measured.orders.size(), all_order_policies().size());
   });
 }

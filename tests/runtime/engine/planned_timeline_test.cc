@@ -29,7 +29,8 @@ struct Crossing {
   ModelPlacement placement;
 };
 
-std::vector<PlannedSpan> planned(const std::vector<Crossing>& models, Schedule schedule) {
+std::vector<PlannedSpan> planned(const std::vector<Crossing>& models, Schedule schedule,
+                                 const FabricModel* fabric = nullptr) {
   DeploymentPlan plan;
   plan.num_gpus = 2;
   std::vector<ModelTraffic> traffic;
@@ -42,7 +43,8 @@ std::vector<PlannedSpan> planned(const std::vector<Crossing>& models, Schedule s
                            .traffic = traffic,
                            .num_steps = steps,
                            .cluster = uniform_cluster(2, 0.8),
-                           .schedule = schedule});
+                           .schedule = schedule,
+                           .fabric = fabric});
 }
 
 double end_of(const std::vector<PlannedSpan>& spans) {
@@ -66,6 +68,17 @@ TEST(PlannedTimeline, IsThatOfAMeanStep) {
   expect(Phase::kExperts, 8, 18);
   expect(Phase::kCombine, 18, 20);
   expect(Phase::kAggregation, 20, 22);
+}
+
+TEST(PlannedTimeline, ExchangesTakeWhatTheFabricIsKnownToTake) {
+  FabricModel fabric;
+  fabric.start_us = 3;
+  for (const PlannedSpan& span : planned({Crossing("a")}, Schedule::kSerial, &fabric)) {
+    const bool is_exchange = span.phase == Phase::kDispatch || span.phase == Phase::kCombine;
+    if (!is_exchange) continue;
+    EXPECT_NEAR(span.end_us - span.start_us, 2 + 3, 1e-6) << phase_name(span.phase);
+  }
+  EXPECT_NEAR(end_of(planned({Crossing("a")}, Schedule::kSerial, &fabric)), 22 + 2 * 3, 1e-6);
 }
 
 TEST(PlannedTimeline, RunsModelsOneAfterTheOtherOrTogether) {

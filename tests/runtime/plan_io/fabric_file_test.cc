@@ -10,7 +10,7 @@ namespace {
 
 MeasuredFabric measured_fabric() {
   MeasuredFabric fabric;
-  fabric.model.execution = Execution::kBatches;
+  fabric.model.execution = ExchangeExecution::kBatches;
   fabric.model.start_us = 7.5;
   fabric.model.messages = {{1024, 12.25}, {4096, 0}};
   fabric.model.groups = {{2, 3.5, 1}, {7, 0.1, 1.3}};
@@ -26,7 +26,7 @@ using test::thrown_by;
 TEST(FabricFile, ReadsBackWhatItWrote) {
   const MeasuredFabric read = parse_fabric(fabric_text(kMeasured), "fabric.json");
   EXPECT_EQ(read.ports_gbps, kMeasured.ports_gbps);
-  EXPECT_EQ(read.model.execution, Execution::kBatches);
+  EXPECT_EQ(read.model.execution, ExchangeExecution::kBatches);
   EXPECT_EQ(read.model.start_us, 7.5);
   ASSERT_EQ(read.model.messages.size(), 2U);
   EXPECT_EQ(read.model.messages[0].extra_us, 12.25);
