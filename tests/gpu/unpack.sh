@@ -6,7 +6,7 @@
 
 mkdir -p "$logs"
 logs=$(realpath "$logs")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 [[ -f .carry/aurora-gpu.tar.xz ]] || fail "no .carry/aurora-gpu.tar.xz; make it with tests/gpu/pack.sh"
 package=$(mktemp -d)
 trap 'rm -rf "$package"' EXIT
