@@ -276,7 +276,7 @@ double median_wall_seconds(const Measured& measured) {
   return median_of(measured.reports, [](const EngineReport& report) { return report.wall_seconds; });
 }
 
-Row row_of(const ColocationOptions& options, const Measured& measured, const std::string& label,
+Row row_of(const ColocationOptions& options, const Measured& measured, const std::string& name,
            double serial_median_us) {
   const auto& [contender, reports, traced, num_changed] = measured;
   std::vector<double> wall_us;
@@ -286,7 +286,7 @@ Row row_of(const ColocationOptions& options, const Measured& measured, const std
   const double bound_us = kMicroseconds * median_of(traced, [](const EngineReport& report) {
                             return std::max(report.overlap.compute_seconds, bound_seconds(report));
                           });
-  Row row("colocation", label);
+  Row row("colocation", name);
   row.set("median", wall.median).set("p10", wall.p10).set("p90", wall.p90);
   row.set("bound", bound_us).set("%", 100 * bound_us / wall.median);
   row.set("x_serial", serial_median_us / wall.median);

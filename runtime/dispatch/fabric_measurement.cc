@@ -214,8 +214,7 @@ std::size_t place_of(OrderPolicy policy) {
 /// From the time of the group's order of `traffic`.
 double uneven_stretch_of(const FabricProbe& probe, const TransmissionOrder& group,
                          const TrafficMatrix& traffic, double us, const FabricModel& fabric) {
-  const double uneven = std::min(unevenness(traffic, probe.ports), kMostUnevenness) - 1;
-  const double weight = uneven * peer_busyness(traffic, probe.ports);
+  const double weight = (unevenness(traffic, probe.ports) - 1) * peer_busyness(traffic, probe.ports);
   if (!(weight > 0)) return 1;
   return std::max(1 + (us / ideal_us(probe, group, fabric) - 1) / weight, 1.0);
 }

@@ -72,8 +72,7 @@ double group_us(const Round& round, int peers, std::span<const double> ports, co
   const TrafficMatrix traffic = traffic_of(round, ports.size());
   const double busyness = peer_busyness(traffic, ports);
   const double stretch = 1 + (cost.stretch - 1) * busyness;
-  const double uneven = std::min(unevenness(traffic, ports), kMostUnevenness) - 1;
-  const double uneven_stretch = 1 + (fabric.uneven_stretch - 1) * uneven * busyness;
+  const double uneven_stretch = 1 + (fabric.uneven_stretch - 1) * (unevenness(traffic, ports) - 1) * busyness;
   return cost.start_us + stretch * uneven_stretch * fair_share_makespan_us(round.transfers, ports);
 }
 
@@ -279,7 +278,7 @@ double unevenness(const TrafficMatrix& traffic, std::span<const double> ports) {
     total += bytes;
     num_messages += bytes > 0 ? 1 : 0;
   }
-  return num_messages * squares / (total * total);
+  return std::min(num_messages * squares / (total * total), kMostUnevenness);
 }
 
 std::span<const OrderCandidate, kNumOrderCandidates> order_candidates() { return kCandidates; }

@@ -66,7 +66,7 @@ struct FabricModel {
   std::vector<MessageCost> messages;  // by growing size; empty: messages cost their bytes only
   std::vector<GroupCost> groups;      // by growing number of peers; empty: groups take their fair-share time
   /// Of a group at an unevenness of 2, over an even one: flows do not share as fairly as the model has them,
-  /// and the largest end alone. In proportion to the unevenness above 1, up to kMostUnevenness.
+  /// and the largest end alone. In proportion to the unevenness above 1.
   double uneven_stretch = 1;
   std::vector<OrderCost> orders;
 
@@ -88,9 +88,10 @@ double predicted_policy_us(OrderPolicy policy, const TransmissionOrder& order, s
 double peer_busyness(const TrafficMatrix& traffic, std::span<const double> ports);
 
 /// How uneven the messages of the busiest side of a port are: their number times the sum of the squares of
-/// their shares of its bytes. 1 where all are equal; n where one of n is all there is.
+/// their shares of its bytes, at most kMostUnevenness, which is about as much as is measured. 1 where all are
+/// equal.
 double unevenness(const TrafficMatrix& traffic, std::span<const double> ports);
-inline constexpr double kMostUnevenness = 3;  // that a prediction counts: about as much as is measured
+inline constexpr double kMostUnevenness = 3;
 
 /// What auto chooses among: the group, on lanes the paced group, the other orders of the table, and each of
 /// these without its barriers where it has some.
