@@ -22,11 +22,10 @@ inline std::string nccl_error_text(ncclResult_t code, ncclComm_t communicator) {
   return text;
 }
 
-/// Throws kDevice with NCCL's text unless `code` is success, or in progress: calls of non-blocking
-/// communicators return before they are done. `what` names the call.
+/// Throws kDevice with NCCL's text unless `code` is success. `what` names the call.
 inline void check_nccl(ncclResult_t code, std::string_view what, ncclComm_t communicator = nullptr,
                        std::source_location where = std::source_location::current()) {
-  if (code == ncclSuccess || code == ncclInProgress) return;
+  if (code == ncclSuccess) return;
   throw Error(ErrorKind::kDevice, std::string(what) + ": NCCL reports " + nccl_error_text(code, communicator),
               where);
 }

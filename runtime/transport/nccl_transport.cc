@@ -218,8 +218,7 @@ Ticket NcclTransport::post_on_device(std::span<const Message> messages, const St
     auto [ticket, batch] = batches_.open();
     note_contents(batch, messages);
     try {
-      communicators_->enqueue(lane, messages, Clock::now() + options_.launch_timeout,
-                              [this] { control_.progress(); });
+      communicators_->enqueue(lane, messages, Clock::now() + options_.launch_timeout);
       finish_post(batch, lane, order);
     } catch (const Error& error) {
       rethrow(error, describe(batch));

@@ -7,7 +7,7 @@
 // ranks must post the same number of batches, empty ones included, and on one device the kernels of both must
 // start in one order on all ranks (NCCL_LAUNCH_ORDER_IMPLICIT=1).
 //
-// `post_on_device` returns when NCCL has put the group on the stream, some tens of microseconds later.
+// `post_on_device` returns when NCCL has put the group on the stream, some ten microseconds later.
 //
 // Failures: whatever goes wrong here throws kDevice or kTimeout naming this rank, the peers and what was
 // under way; `test`, `progress` and `post_on_device` look for an abort of other ranks, upon which all
