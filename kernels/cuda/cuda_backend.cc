@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/profiler_ranges.h"
+#include "kernels/cuda/small_copy.h"
 
 namespace aurora {
 namespace {
@@ -90,9 +91,9 @@ class CudaBackend final : public Backend {
   void copy(Stream& stream, void* destination, const void* source, std::size_t size_bytes) override {
     if (size_bytes == 0) return;
     check(destination != nullptr && source != nullptr, "copy: a place of the copy is null");
-    check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault,
-                               cuda::cuda_stream(stream).handle()),
-               "cudaMemcpyAsync");
+    const cudaStream_t handle = cuda::cuda_stream(stream).handle();
+    if (cuda::copy_small(handle, destination, source, size_bytes)) return;
+    check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault, handle), "cudaMemcpyAsync");
   }
 
   DeviceMemory memory() const override {

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "kernels/cuda/check_cuda.h"
+#include "kernels/cuda/small_copy.h"
 
 namespace aurora::cuda {
 namespace {
@@ -166,6 +167,7 @@ StagedArray::StagedArray(CudaStream& stream, std::span<const std::byte> bytes) :
   block_ = &stream.take_block(bytes.size());
   block_->is_taken = true;
   std::memcpy(block_->host, bytes.data(), bytes.size());
+  if (copy_small(stream.handle(), block_->device, block_->host, bytes.size())) return;
   check_cuda(
       cudaMemcpyAsync(block_->device, block_->host, bytes.size(), cudaMemcpyHostToDevice, stream.handle()),
       "copy of a host array");

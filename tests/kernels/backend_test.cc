@@ -59,6 +59,26 @@ TEST_P(BackendMemory, BuffersAreAlignedAndHoldWhatIsCopiedToThem) {
   }
 }
 
+TEST_P(BackendMemory, CopiesBetweenDeviceAndHostMemoryAreExactAtAnyAddress) {
+  constexpr std::size_t kRoom = std::size_t{200} << 10;
+  Backend& backend = device().backend();
+  Random random(3);
+  const Buffer from = backend.allocate(kRoom, MemorySpace::kHost);
+  const Buffer through = backend.allocate(kRoom, MemorySpace::kDevice);
+  const Buffer to = backend.allocate(kRoom, MemorySpace::kHost);
+  for (std::size_t i = 0; i < kRoom; ++i) from.data()[i] = static_cast<std::byte>(random.below(256));
+  for (const std::size_t size : {1, 4, 255, 256, 4096, 65535, 65536, 65537, 100000}) {
+    for (const std::size_t offset : {0, 1, 4}) {
+      std::memset(to.data(), 0, kRoom);
+      backend.copy(device().stream(), through.data() + offset, from.data() + 4, size);
+      backend.copy(device().stream(), to.data() + offset, through.data() + offset, size);
+      device().finish();
+      EXPECT_EQ(std::memcmp(to.data() + offset, from.data() + 4, size), 0) << size << " at " << offset;
+      EXPECT_EQ(to.data()[offset + size], std::byte{}) << size << " at " << offset << ": one byte too many";
+    }
+  }
+}
+
 TEST_P(BackendMemory, AnEmptyBufferHasNoMemory) {
   const Buffer buffer = device().backend().allocate(0, MemorySpace::kDevice);
   EXPECT_EQ(buffer.data(), nullptr);
