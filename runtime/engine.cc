@@ -118,6 +118,7 @@ struct Engine::State {
   EngineOptions options;
   Transport* transport;
   Backend* backend;
+  std::unique_ptr<Stream> compute;  // of all models, which end before it
   std::vector<std::unique_ptr<ServedModel>> models;
   DeploymentPlan plan;
   std::unique_ptr<ExpertMove> move;      // to another plan, under way
@@ -164,7 +165,8 @@ void Engine::State::start() {
         std::make_unique<GroupTransport>(*transport, group_of(groups, transport->rank()).ranks);
   }
   group = groups.size() > 1 ? own_group_transport.get() : transport;
-  compute_turns = std::make_unique<ComputeTurns>(*backend);
+  compute = backend->create_stream();
+  compute_turns = std::make_unique<ComputeTurns>(*backend, *compute);
   make_plan();
   trace = std::make_unique<TraceRecorder>(models.size(), options.record_trace ? kTraceCapacity : 0);
   totals.resize(models.size());
@@ -259,7 +261,7 @@ void Engine::State::load_models(const ExchangePolicy& policy) {
           {.policy = policy,
            .wire = wire_types(options.wire_dtype, models[index]->options().dtype),
            .return_mode = options.deterministic ? ReturnMode::kPerPair : ReturnMode::kPerRow,
-           .first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(order_index * MoeBlock::kNumExchanges),
+           .first_tag = kFirstExchangeTag + static_cast<std::uint32_t>(order_index * MoeBlock::kNumTags),
            .model_index = index,
            .order_index = order_index,
            .compute_turns = compute_turns.get()});
@@ -267,7 +269,7 @@ void Engine::State::load_models(const ExchangePolicy& policy) {
     const ModelPlacement* placement = plan.find(models[index]->options().name);
     check(placement != nullptr, "the plan places every model");
     const ModelPlacement in_group = placement_in_group(*placement, own);
-    models[index]->load({.placement = &in_group, .lanes = lanes, .transport = group, .backend = backend});
+    models[index]->load({.placement = &in_group, .lanes = lanes, .transport = group, .backend = backend, .stream = compute.get()});
     turns[index] = std::make_unique<ModelTurn>(*models[index], index, *trace);
   }
   for (const auto& model : models) {

@@ -26,7 +26,7 @@ Exchange::Exchange(Transport& transport, Backend& backend, Stream& compute, std:
       device_end_(backend.create_timed_event()) {}
 
 void Exchange::mark_ready() {
-  if (is_driven_by_host()) compute_->record(*filled_);
+  if (transport_->num_ranks() > 1) compute_->record(*filled_);
 }
 
 bool Exchange::can_start() { return is_driven_by_host() ? filled_->is_complete() : is_settled(); }
@@ -166,11 +166,10 @@ bool Exchange::advance_lane(Lane& lane, std::size_t most_under_way, double most_
 void Exchange::post_all_on_device() {
   under_way_ = {.exchange_index = num_started_++};
   if (rounds_.empty()) return;
-  // Recorded now and not when the buffer was filled, so that the time does not count the host's way here.
-  compute_->record(*device_start_);
   for (std::size_t round = 0; round < rounds_.size(); ++round) {
     // Every batch waits for the buffers: neighbouring ones may run side by side.
-    StreamOrder order{.after = device_start_.get(), .done = nullptr};
+    StreamOrder order{.after = filled_.get()};
+    if (round == 0) order.begun = device_start_.get();
     if (round + 1 == rounds_.size()) order.done = device_end_.get();
     tickets_.push_back(transport_->post_on_device(rounds_[round], order));
     for (const Message& message : rounds_[round]) {

@@ -16,8 +16,8 @@
 // An order by the clock (pace.h) is one list of the chunks of all its transfers by their starts, and a chunk
 // is not sent before its time: what a rank hands over early meets others' in buffers where nobody orders it.
 //
-// On a stream-ordered transport everything is posted at once, behind the compute stream's work, and the
-// compute stream waits for its end; the host waits for nothing. Such a transport runs its batches in one
+// On a stream-ordered transport everything is posted at once, behind the work that fills the send buffer, and
+// the compute stream waits for its end; the host waits for nothing. Such a transport runs its batches in one
 // order, so a port order becomes rounds there (one_to_one_rounds).
 #pragma once
 
@@ -138,10 +138,10 @@ class Exchange {
   double seconds_ = 0;
   bool is_under_way_ = false;  // started, and its seconds are not counted yet
 
+  std::unique_ptr<Event> filled_;
   // Where the host moves the bytes.
   bool runs_ahead_ = false;
   Lane sends_, receives_;
-  std::unique_ptr<Event> filled_;
   Clock::time_point start_;
   // Where the device does.
   std::unique_ptr<Event> device_start_, device_end_;  // timed

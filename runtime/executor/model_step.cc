@@ -11,7 +11,7 @@ ModelStep::ModelStep(const Args& args)
       lane_index_(args.lane_index),
       model_index_(args.model_index),
       trace_(args.trace),
-      graphs_({&model_->backend(), lane_->stream.get(), &lane_->moe_block->phases(),
+      graphs_({&model_->backend(), &model_->stream(), &lane_->moe_block->phases(),
                model_->config().num_layers}),
       routed_space_(model_->backend()),
       host_routed_space_(model_->backend(), MemorySpace::kHost),
@@ -111,6 +111,7 @@ bool ModelStep::submit_layer() {
   }
   if (is_moe_layer()) begin_moe();
   graphs_.submit(layer_, [&] { submit_layer_work(); });
+  if (is_moe_layer()) moe_block().follow_first();
   if (is_moe_layer() && !moe_block().is_done()) {
     stage_ = Stage::kMoe;
   } else {

@@ -66,7 +66,7 @@ class ModelStep {
   const StepBatch& batch() const { return part_->batch; }
   Decoder& decoder() { return *lane_->decoder; }
   MoeBlock& moe_block() { return *lane_->moe_block; }
-  Stream& stream() { return *lane_->stream; }
+  Stream& stream() { return model_->stream(); }
   PhaseMarker& phases() { return moe_block().phases(); }
   void begin_graphs();
   void enter_layer();

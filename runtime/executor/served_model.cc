@@ -47,11 +47,9 @@ ServedModel::ServedModel(const ModelOptions& options)
 ServedModel::~ServedModel() = default;
 
 void ServedModel::finish_work(Deadline deadline) noexcept {
-  for (ModelLane& lane : lanes_) {
-    try {
-      lane.stream->synchronize(deadline);
-    } catch (const std::exception&) {
-    }
+  try {
+    if (stream_ != nullptr) stream_->synchronize(deadline);
+  } catch (const std::exception&) {
   }
 }
 
@@ -109,17 +107,17 @@ ModelLane ServedModel::make_lane(const MoeSettings& settings, const LoadArgs& ar
                        .normalize_top_k = config_.normalize_top_k,
                        .dtype = options_.dtype};
   ModelLane lane;
-  lane.stream = args.backend->create_stream();
   lane.decoder = std::make_unique<Decoder>(
       config_, *weights_, *cache_, make_rope_table(config_.rope, config_.head_width, max_sequence_tokens()),
-      *args.backend, *lane.stream);
-  lane.moe_block = std::make_unique<MoeBlock>(shape, settings, *args.transport, *args.backend, *lane.stream);
+      *args.backend, *args.stream);
+  lane.moe_block = std::make_unique<MoeBlock>(shape, settings, *args.transport, *args.backend, *args.stream);
   return lane;
 }
 
 void ServedModel::load(const LoadArgs& args) {
   Backend& backend = *args.backend;
   backend_ = &backend;
+  stream_ = args.stream;
   weights_ = std::make_unique<ModelWeights>(config_, checkpoint_, options_.dtype, backend);
   experts_ = std::make_unique<ExpertStore>(num_moe_layers(), static_cast<int>(config_.num_experts),
                                            make_expert_loader(config_, checkpoint_, options_.dtype, backend),

@@ -33,9 +33,8 @@ namespace aurora {
 /// The cache that a model gets: as many blocks as its bytes hold, and no more than its requests can fill.
 KvCacheShape planned_cache(const ModelOptions& options, const ModelConfig& config);
 
-/// What one part of a model's batch runs on: its own stream, scratch and tags. Weights and cache are shared.
+/// What one part of a model's batch runs on: its own scratch and tags. Weights and cache are shared.
 struct ModelLane {
-  std::unique_ptr<Stream> stream;
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<MoeBlock> moe_block;
 };
@@ -46,6 +45,7 @@ struct LoadArgs {
   std::span<const MoeSettings> lanes;         // at least one
   Transport* transport = nullptr;             // of the ranks that serve the model
   Backend* backend = nullptr;
+  Stream* stream = nullptr;                   // of the rank: all its models submit to it
 };
 
 class ServedModel {
@@ -97,6 +97,7 @@ class ServedModel {
   ExpertStore& experts() { return *experts_; }
   const ModelWeights& weights() const { return *weights_; }
   Backend& backend() { return *backend_; }
+  Stream& stream() { return *stream_; }
   TrafficRecorder& traffic() { return *traffic_; }
   /// Null unless windows are recorded.
   TrafficRecorder* window() { return window_ ? &*window_ : nullptr; }
@@ -116,6 +117,7 @@ class ServedModel {
   std::optional<TrafficRecorder> traffic_;
   std::optional<TrafficRecorder> window_;
   Backend* backend_ = nullptr;
+  Stream* stream_ = nullptr;
   std::unique_ptr<ModelWeights> weights_;
   std::unique_ptr<ExpertStore> experts_;
   std::unique_ptr<KvCache> cache_;

@@ -68,7 +68,7 @@ void MoeBlock::enter(Phase phase) {
 bool MoeBlock::advance(SubmissionOrder& order) {
   switch (phase_) {
     case Phase::kGate:
-      return finish_gate(order);
+      return finish_gate();
     case Phase::kCounts:
       return finish_counts(order);
     case Phase::kDispatch:
@@ -88,11 +88,9 @@ std::string_view MoeBlock::awaits(const SubmissionOrder& order) {
   constexpr std::string_view kRoom = "its turn to compute", kTurn = "its turn to send";
   switch (phase_) {
     case Phase::kGate:
-      if (!counts_copied_->is_complete()) return "its gate on the device";
-      return is_my_turn(order) ? "nothing" : kTurn;
+      return "its gate on the device";
     case Phase::kCounts:
       if (!is_submitted_) return "counts of other ranks";
-      if (!is_packed_) return kRoom;
       if (!dispatch_.can_start()) return "its packed rows on the device, or the dispatch before";
       return is_my_turn(order) ? "nothing" : kTurn;
     case Phase::kDispatch:
@@ -134,25 +132,29 @@ void MoeBlock::submit_local() const {
   local_->submit_aggregation(input_.residual);
 }
 
-bool MoeBlock::finish_gate(SubmissionOrder& order) {
-  if (!is_submitted_) context_.stream->record(*counts_copied_);
+void MoeBlock::follow_first() {
+  if (local_ || is_submitted_) return;
+  context_.stream->record(*counts_copied_);
   is_submitted_ = true;
-  if (!counts_copied_->is_complete() || !is_my_turn(order)) {
-    // While the host waits, so that the device goes on to it without a gap.
-    return submit_packing();
-  }
+  // Where the host does not compute itself, the device goes on to the rows while counts travel.
+  if (context_.backend->is_asynchronous()) submit_packing();
+}
+
+bool MoeBlock::finish_gate() {
+  follow_first();
+  if (!counts_copied_->is_complete()) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kCounts);
   const std::vector<Message> messages = counts_.messages(context_.self.rank, settings_.first_tag);
   counts_ticket_ = messages.empty() ? Ticket{} : transport_->post(messages);
   phases_.begin_exchange(Phase::kCounts);
-  order.advance();
   enter(Phase::kCounts);
   return true;
 }
 
-/// Once per block; false when it was done before or cannot be done yet.
+/// Once per block; false when it was done before. It needs no room of its own: it is the end of the gate, and
+/// no dispatch may wait for what another model computes after it.
 bool MoeBlock::submit_packing() {
-  if (is_packed_ || !phases_.may_compute()) return false;
+  if (is_packed_) return false;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
   tokens_.submit_packing();
   dispatch_.mark_ready();
@@ -177,7 +179,7 @@ bool MoeBlock::finish_counts(SubmissionOrder& order) {
     use_counts();
     is_submitted_ = true;
   }
-  if (!is_packed_ || !dispatch_.can_start() || !is_my_turn(order)) return has_packed;
+  if (!dispatch_.can_start() || !is_my_turn(order)) return has_packed;
   const PhaseMarker::Stretch stretch = phases_.mark(Phase::kDispatch);
   count_dispatch(messages_.sent.rows - messages_.own.rows, messages_.sent.pairs - messages_.own.pairs);
   const std::size_t row_bytes = context_.layout.row_bytes();

@@ -4,8 +4,8 @@
 // `begin` starts a block and `submit_first` submits what comes first; then `advance` does the next thing that
 // can be done without blocking and says whether there was one. Between calls the caller may drive another
 // model's block on the same rank: that is what hides one model's exchange under the other's compute. All
-// ranks run the same blocks in the same order, with tokens or without; the exchanges of all models are
-// submitted in the order that `SubmissionOrder` gives.
+// ranks run the same blocks in the same order, with tokens or without; dispatches and combines of all models are
+// submitted in the order that `SubmissionOrder` gives, counts as soon as they are there.
 //
 // The device does the routing: rows, headers and slots are made and read there (TokenSide, ExpertSide). The
 // host waits for the device once between gate and combine, for the counts; packing runs meanwhile. Where the
@@ -53,7 +53,7 @@ struct MoeSettings {
   ExchangePolicy policy;
   WireTypes wire;
   ReturnMode return_mode = ReturnMode::kPerRow;
-  std::uint32_t first_tag = 0;            // three tags from here on belong to this block
+  std::uint32_t first_tag = 0;            // kNumTags from here on belong to this block
   std::size_t model_index = 0;            // whose work it is, for profilers
   std::size_t order_index = 0;            // position in the SubmissionOrder
   ComputeTurns* compute_turns = nullptr;  // of the rank; outlives the block; null: the block is alone
@@ -89,8 +89,11 @@ struct ExchangeStatistics {
 
 class MoeBlock {
  public:
-  /// Exchanges that one block submits: counts, dispatch, combine. None where the block is local.
-  static constexpr int kNumExchanges = 3;
+  /// Of counts, dispatch, combine.
+  static constexpr int kNumTags = 3;
+  /// Exchanges that one block submits in the order of all models: dispatch, combine. None where the block is local.
+  /// Counts are messages between hosts, which may pass each other.
+  static constexpr int kNumExchanges = 2;
   int num_exchanges() const { return is_local() ? 0 : kNumExchanges; }
 
   MoeBlock(const MoeShape& shape, const MoeSettings& settings, Transport& transport, Backend& backend,
@@ -107,6 +110,9 @@ class MoeBlock {
   /// nothing in this object and reads no memory of the host but given ids: without these a graph of it may be
   /// launched instead, when shapes, weights and placement are the same.
   void submit_first() const;
+  /// Call when the work of `submit_first` has been submitted, alone or in a graph, and before others submit to
+  /// the stream; otherwise `advance` does it.
+  void follow_first();
   /// Does what can be done now; false when it waits for compute, for another rank or for its turn to submit.
   bool advance(SubmissionOrder& order);
   /// Everything is submitted, that of a local block by `submit_first`. Nothing on the host waits for the work
@@ -133,7 +139,7 @@ class MoeBlock {
   Tensor router_logits() const { return gate_.logits(); }
 
  private:
-  bool finish_gate(SubmissionOrder& order);
+  bool finish_gate();
   bool finish_counts(SubmissionOrder& order);
   bool finish_dispatch();
   bool finish_experts(SubmissionOrder& order);

@@ -32,7 +32,6 @@ PhaseMarker::TimedStretch& PhaseMarker::next_stretch() {
 }
 
 void PhaseMarker::begin_stretch(Phase phase) {
-  if (turns_ != nullptr) turns_->begin(*stream_);
   if (!times_compute()) return;
   TimedStretch& stretch = next_stretch();
   stretch.phase = phase;
@@ -56,7 +55,7 @@ void PhaseMarker::end_stretch(bool is_compute) noexcept {
         stretch.host_end = HostClock::now();
       }
     }
-    if (turns_ != nullptr) turns_->end(*stream_);
+    if (turns_ != nullptr) turns_->note_stretch();
   } catch (const std::exception&) {
     // The device has failed, which the next operation reports; the step will not come to its spans.
   }
@@ -80,7 +79,8 @@ void PhaseMarker::start_clock(Deadline deadline) {
   exchanges_.clear();
   host_clock_ = HostClock::now();
   if (!times_device_) return;
-  stream_->record(*clock_);
+  if (clock_stream_ == nullptr) clock_stream_ = backend_->create_stream();
+  clock_stream_->record(*clock_);
   clock_->wait(deadline);
   host_clock_ += (HostClock::now() - host_clock_) / 2;
 }

@@ -64,8 +64,8 @@ class PhaseMarker {
   /// Compute of streams that run behind the host is timed from the next `start_clock` on.
   void time_on_device() { times_device_ = is_asynchronous_; }
   bool times_device() const { return times_device_; }
-  /// Spans count from here. Call between steps, when the stream has nothing to do; waits for one event where
-  /// the device is timed.
+  /// Spans count from here. Call between steps; waits for one event on an idle stream where the device is
+  /// timed.
   void start_clock(Deadline deadline);
   /// When that was: exactly where the host times everything, else to within half the time of one event's way
   /// to the device and back, some 10 us.
@@ -102,7 +102,8 @@ class PhaseMarker {
   bool times_device_ = false;
   bool is_recording_ = false;  // a graph is being recorded: no events
   std::int32_t layer_ = kNoLayer;
-  std::unique_ptr<Event> clock_;  // timed
+  std::unique_ptr<Event> clock_;          // timed
+  std::unique_ptr<Stream> clock_stream_;  // what others submit to `stream_` must not delay it; made on demand
   HostClock::time_point host_clock_;
   std::vector<TimedStretch> stretches_;  // of the longest step so far: events are used again
   std::size_t num_stretches_ = 0;        // of this step

@@ -211,6 +211,7 @@ Ticket NcclTransport::post_on_device(std::span<const Message> messages, const St
     if (order.after != nullptr) {
       check_cuda(cudaStreamWaitEvent(stream, cuda_event(*order.after).handle()), "cudaStreamWaitEvent");
     }
+    if (order.begun != nullptr) cuda_event(*order.begun).record_on(stream, no_fault_);
     if (messages.empty()) {
       record_done(lane, order);
       return {};

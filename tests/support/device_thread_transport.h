@@ -35,6 +35,7 @@ class DeviceThreadTransport final : public Transport {
     const std::size_t lane = ends_.size() % streams_.size();
     cpu::CpuStream& stream = *streams_[lane];
     if (order.after != nullptr) stream.wait(*order.after);
+    if (order.begun != nullptr) stream.record(*order.begun);
     std::vector<Message> batch(messages.begin(), messages.end());
     for (Message& message : batch) message.tag = static_cast<std::uint32_t>(lane);
     stream.submit([this, batch] { exchange(batch); });
