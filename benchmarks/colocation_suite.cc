@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -24,6 +26,7 @@
 #include "runtime/plan_io/nearest_name.h"
 #include "runtime/plan_io/traffic_file.h"
 #include "runtime/transport/transport_registry.h"
+#include "runtime/transport/wait.h"
 #include "scheduler/placement.h"
 #include "tests/support/rank_threads.h"
 
@@ -31,6 +34,8 @@ namespace aurora::bench {
 namespace {
 
 constexpr double kMicroseconds = 1e6;
+/// Of messages between two runs of engines.
+constexpr std::uint32_t kControlTag = 2;
 
 // Serial first: the others are compared with it. Lina packs experts of one model on ranks of that model; rec
 // pairs one model's planned experts with the other's at random, rga places everything at random.
@@ -114,6 +119,10 @@ struct JobSeat {
   Backend& backend;
 };
 
+std::chrono::milliseconds timeout_of(const ColocationOptions& options) {
+  return std::chrono::milliseconds(std::llround(options.timeout_seconds * 1e3));
+}
+
 /// Runs engines over threads or over the ranks of a job.
 class Bench {
  public:
@@ -124,6 +133,18 @@ class Bench {
   bool is_root() const { return job_ == nullptr || job_->transport.rank() == 0; }
   /// Whether ports take the time that the options ask for.
   bool has_emulated_ports() const { return job_ == nullptr; }
+
+  /// The root's `indices`, on every rank.
+  std::vector<std::size_t> as_root_has_it(const std::vector<std::size_t>& indices) const {
+    if (job_ == nullptr) return indices;
+    const auto* bytes = reinterpret_cast<const std::byte*>(indices.data());
+    const auto received =
+        broadcast(job_->transport, 0, {bytes, indices.size() * sizeof(std::size_t)}, kControlTag,
+                  std::chrono::steady_clock::now() + timeout_of(options_), "which runs are traced");
+    std::vector<std::size_t> result(received.size() / sizeof(std::size_t));
+    std::memcpy(result.data(), received.data(), received.size());
+    return result;
+  }
 
   RunResult run(const RunPlan& plan, const std::vector<GenerationRequest>& requests) {
     RunResult result;
@@ -206,7 +227,7 @@ EngineOptions engine_options_of(const ColocationOptions& options) {
   for (ModelConfiguration& model : models) engine.models.push_back(std::move(model.options));
   engine.order = options.order;
   engine.fabric_file = options.fabric;
-  engine.timeout = std::chrono::milliseconds(std::llround(options.timeout_seconds * 1e3));
+  engine.timeout = timeout_of(options);
   // So that compute on worker streams is timed; the same for all.
   engine.record_trace = options.worker_streams;
   engine.deterministic = options.deterministic;
@@ -375,29 +396,44 @@ class Comparison {
       std::shuffle(sequence.begin(), sequence.end(), random);
       for (const std::size_t index : sequence) run_once(plan, all[index]);
     }
-    for (Measured& measured : all) trace_if_wanted(plan, measured);
-    if (!bench_.is_root()) return;
-    report(all, bench_.has_emulated_ports() ? "ratio " + real_text(ratio) + " " : "", visit);
+    const std::vector<RowChoice> rows = choose_rows(all);
+    std::vector<std::size_t> traced;
+    for (const RowChoice& row : rows) {
+      if (!std::ranges::count(traced, row.index)) traced.push_back(row.index);
+    }
+    for (const std::size_t index : bench_.as_root_has_it(traced)) trace_if_wanted(plan, all[index]);
+    const std::string label = bench_.has_emulated_ports() ? "ratio " + real_text(ratio) + " " : "";
+    for (const RowChoice& row : rows) {
+      visit(row_of(options_, all[row.index], label + row.name, kMicroseconds * median_wall_seconds(all[0])));
+    }
   }
 
  private:
-  /// A row of each variant; of the random assignments of one that of the median and that of the best.
-  void report(const std::vector<Measured>& all, const std::string& label, const RowVisitor& visit) const {
-    const double serial_us = kMicroseconds * median_wall_seconds(all.front());
-    std::map<std::string, std::vector<const Measured*>> assignments;
-    for (const Measured& measured : all) {
-      const char* name = measured.contender.variant.name;
-      if (measured.contender.rank_sequence.empty()) {
-        visit(row_of(options_, measured, label + name, serial_us));
+  /// A contender that the table shows.
+  struct RowChoice {
+    std::size_t index;
+    std::string name;
+  };
+  /// Each variant, and of the random assignments of one that of the median and that of the best. On the root,
+  /// which has the times.
+  std::vector<RowChoice> choose_rows(const std::vector<Measured>& all) const {
+    std::vector<RowChoice> rows;
+    if (!bench_.is_root()) return rows;
+    std::map<std::string, std::vector<std::size_t>> assignments;
+    for (std::size_t index = 0; index < all.size(); ++index) {
+      const Contender& contender = all[index].contender;
+      if (contender.rank_sequence.empty()) {
+        rows.push_back({index, contender.variant.name});
       } else {
-        assignments[name].push_back(&measured);
+        assignments[contender.variant.name].push_back(index);
       }
     }
     for (auto& [name, of_variant] : assignments) {
-      std::ranges::sort(of_variant, {}, [](const Measured* each) { return median_wall_seconds(*each); });
-      visit(row_of(options_, *of_variant[of_variant.size() / 2], label + name + "-random-median", serial_us));
-      visit(row_of(options_, *of_variant.front(), label + name + "-random-best", serial_us));
+      std::ranges::sort(of_variant, {}, [&](std::size_t index) { return median_wall_seconds(all[index]); });
+      rows.push_back({of_variant[of_variant.size() / 2], name + "-random-median"});
+      rows.push_back({of_variant.front(), name + "-random-best"});
     }
+    return rows;
   }
   RunResult run(RunPlan plan, const Contender& contender) {
     plan.engine.schedule = schedule_of(contender.variant);

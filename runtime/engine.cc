@@ -269,7 +269,11 @@ void Engine::State::load_models(const ExchangePolicy& policy) {
     const ModelPlacement* placement = plan.find(models[index]->options().name);
     check(placement != nullptr, "the plan places every model");
     const ModelPlacement in_group = placement_in_group(*placement, own);
-    models[index]->load({.placement = &in_group, .lanes = lanes, .transport = group, .backend = backend, .stream = compute.get()});
+    models[index]->load({.placement = &in_group,
+                         .lanes = lanes,
+                         .transport = group,
+                         .backend = backend,
+                         .stream = compute.get()});
     turns[index] = std::make_unique<ModelTurn>(*models[index], index, *trace);
   }
   for (const auto& model : models) {

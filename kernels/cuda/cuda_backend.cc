@@ -93,7 +93,8 @@ class CudaBackend final : public Backend {
     check(destination != nullptr && source != nullptr, "copy: a place of the copy is null");
     const cudaStream_t handle = cuda::cuda_stream(stream).handle();
     if (cuda::copy_small(handle, destination, source, size_bytes)) return;
-    check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault, handle), "cudaMemcpyAsync");
+    check_cuda(cudaMemcpyAsync(destination, source, size_bytes, cudaMemcpyDefault, handle),
+               "cudaMemcpyAsync");
   }
 
   DeviceMemory memory() const override {

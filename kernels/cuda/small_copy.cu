@@ -22,7 +22,8 @@ template <class Word>
 void launch(cudaStream_t stream, void* destination, const void* source, std::size_t size_bytes) {
   const auto num_words = static_cast<unsigned>(size_bytes / sizeof(Word));
   launch_dependent(small_copy_kernel<Word>, (num_words + kThreads - 1) / kThreads, kThreads, 0, stream,
-                   "copy_small", static_cast<const Word*>(source), static_cast<Word*>(destination), num_words);
+                   "copy_small", static_cast<const Word*>(source), static_cast<Word*>(destination),
+                   num_words);
 }
 
 bool is_reached_by_kernels(const void* place) {
@@ -43,7 +44,8 @@ bool copy_small(cudaStream_t stream, void* destination, const void* source, std:
   if (size_bytes > kMostBytes || !is_reached_by_kernels(destination) || !is_reached_by_kernels(source)) {
     return false;
   }
-  const auto places = reinterpret_cast<std::uintptr_t>(destination) | reinterpret_cast<std::uintptr_t>(source);
+  const auto places =
+      reinterpret_cast<std::uintptr_t>(destination) | reinterpret_cast<std::uintptr_t>(source);
   if (((places | size_bytes) & (sizeof(std::uint32_t) - 1)) == 0) {
     launch<std::uint32_t>(stream, destination, source, size_bytes);
   } else {

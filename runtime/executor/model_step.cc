@@ -11,8 +11,8 @@ ModelStep::ModelStep(const Args& args)
       lane_index_(args.lane_index),
       model_index_(args.model_index),
       trace_(args.trace),
-      graphs_({&model_->backend(), &model_->stream(), &lane_->moe_block->phases(),
-               model_->config().num_layers}),
+      graphs_(
+          {&model_->backend(), &model_->stream(), &lane_->moe_block->phases(), model_->config().num_layers}),
       routed_space_(model_->backend()),
       host_routed_space_(model_->backend(), MemorySpace::kHost),
       sampled_event_(model_->backend().create_event()),

@@ -4,8 +4,8 @@
 // `begin` starts a block and `submit_first` submits what comes first; then `advance` does the next thing that
 // can be done without blocking and says whether there was one. Between calls the caller may drive another
 // model's block on the same rank: that is what hides one model's exchange under the other's compute. All
-// ranks run the same blocks in the same order, with tokens or without; dispatches and combines of all models are
-// submitted in the order that `SubmissionOrder` gives, counts as soon as they are there.
+// ranks run the same blocks in the same order, with tokens or without; dispatches and combines of all models
+// are submitted in the order that `SubmissionOrder` gives, counts as soon as they are there.
 //
 // The device does the routing: rows, headers and slots are made and read there (TokenSide, ExpertSide). The
 // host waits for the device once between gate and combine, for the counts; packing runs meanwhile. Where the
@@ -91,8 +91,8 @@ class MoeBlock {
  public:
   /// Of counts, dispatch, combine.
   static constexpr int kNumTags = 3;
-  /// Exchanges that one block submits in the order of all models: dispatch, combine. None where the block is local.
-  /// Counts are messages between hosts, which may pass each other.
+  /// Exchanges that one block submits in the order of all models: dispatch, combine. None where the block is
+  /// local. Counts are messages between hosts, which may pass each other.
   static constexpr int kNumExchanges = 2;
   int num_exchanges() const { return is_local() ? 0 : kNumExchanges; }
 
@@ -110,8 +110,8 @@ class MoeBlock {
   /// nothing in this object and reads no memory of the host but given ids: without these a graph of it may be
   /// launched instead, when shapes, weights and placement are the same.
   void submit_first() const;
-  /// Call when the work of `submit_first` has been submitted, alone or in a graph, and before others submit to
-  /// the stream; otherwise `advance` does it.
+  /// Call when the work of `submit_first` has been submitted, alone or in a graph, and before others submit
+  /// to the stream; otherwise `advance` does it.
   void follow_first();
   /// Does what can be done now; false when it waits for compute, for another rank or for its turn to submit.
   bool advance(SubmissionOrder& order);

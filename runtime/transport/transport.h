@@ -57,8 +57,8 @@ struct StreamOrder {
   Event* after = nullptr;  // transfers start when it is complete; null: at once
   Event* done = nullptr;   // recorded, so that it completes with the last transfer of this batch and of all
                            // batches before it; null: not wanted
-  Event* begun = nullptr;  // recorded, so that it completes when transfers may start: after `after`, and after
-                           // batches that this one does not overlap; null: not wanted
+  Event* begun = nullptr;  // recorded, so that it completes when transfers may start: after `after`, and
+                           // after batches that this one does not overlap; null: not wanted
 };
 
 class Transport {

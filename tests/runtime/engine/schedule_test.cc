@@ -208,8 +208,7 @@ class NotingTransport final : public Transport {
   Ticket post(std::span<const Message> messages) override {
     const std::uint32_t tag = messages.empty() ? 0 : messages.front().tag;
     const bool is_of_exchange = tag >= kFirstExchangeTag;
-    if (is_of_exchange && (tag - kFirstExchangeTag) % MoeBlock::kNumTags == 0)
-      count_tags_.push_back(tag);
+    if (is_of_exchange && (tag - kFirstExchangeTag) % MoeBlock::kNumTags == 0) count_tags_.push_back(tag);
     return inner_->post(messages);
   }
   Ticket post_on_device(std::span<const Message> messages, const StreamOrder& order) override {

@@ -529,7 +529,8 @@ TEST(MoeBlockStall, SaysWhatItWaitsFor) {
       EXPECT_EQ(block.awaits(order), "counts of other ranks");
     }
     meet();
-    // Its dispatch goes out though the other model has no counts yet; its combine comes after that one's dispatch.
+    // Its dispatch goes out though the other model has no counts yet; its combine comes after that one's
+    // dispatch.
     drive(block, order, transport, [&] { return block.awaits(order) == "its turn to send"; });
     EXPECT_EQ(block.phase(), Phase::kExperts);
     EXPECT_TRUE(order.is_turn_of(1));
