@@ -2,7 +2,7 @@
 //
 // CUDA_DEVICE_MAX_CONNECTIONS: streams share the GPU's work queues, and what stands behind another stream's
 // exchange in a queue waits for the network. Unless told otherwise a process gets 8 queues, a client of MPS
-// fewer, for the streams of two models and of NCCL. Under MPS, where more than 64 for all clients together
+// fewer, for the streams of compute and of NCCL. Under MPS, where more than 64 for all clients together
 // were refused on an H200, we ask for 64 over the number of processes, at most 8, and without MPS for 32.
 // Measured there on eight ranks with MPS: from the end of a dispatch to its experts 0.73 ms by default, 0.04
 // ms with 8.

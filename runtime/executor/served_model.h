@@ -45,7 +45,7 @@ struct LoadArgs {
   std::span<const MoeSettings> lanes;         // at least one
   Transport* transport = nullptr;             // of the ranks that serve the model
   Backend* backend = nullptr;
-  Stream* stream = nullptr;                   // of the rank: all its models submit to it
+  Stream* stream = nullptr;  // of the rank: all its models submit to it
 };
 
 class ServedModel {
