@@ -30,6 +30,7 @@ from pathlib import Path
 SUBNET = "10.77.0"
 SWITCH_ADDRESS = f"{SUBNET}.254"
 MTU = 9000
+FRAME_BYTES = 14  # of Ethernet, around a packet
 STREAM_PORT = 5201
 EXIT_TESTBED = 125
 
@@ -345,6 +346,9 @@ def parse_arguments():
         parser.error(f"--gbps names {len(arguments.gbps)} rates for {arguments.hosts} hosts")
     if arguments.hosts_per_node > 1 and arguments.inside_gbps is None:
         parser.error("--hosts-per-node needs --inside-gbps")
+    if arguments.burst_bytes < MTU + FRAME_BYTES:
+        parser.error(f"--burst-bytes {arguments.burst_bytes} is less than a packet of {MTU + FRAME_BYTES} bytes, which "
+                     "would never pass")
     if arguments.sm_shares and len(arguments.sm_shares.split(",")) != arguments.hosts:
         parser.error(f"--sm-shares must name one share for each of the {arguments.hosts} hosts")
     if not arguments.command:
