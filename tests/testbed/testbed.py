@@ -5,8 +5,8 @@ both directions, and one command under mpirun across them.
     tests/testbed/run.sh --hosts 8 --gbps 2,2,2,2,1,1,1,1 -- COMMAND [ARGUMENT...]
 
 Each host is a namespace with one interface; the switch is a bridge in a namespace of its own, in which mpirun runs.
-A token bucket at both ends of each cable gives a port of the same rate either way. With --hosts-per-node a host has
-two such pairs of buckets: one for its node-mates (--inside-gbps), one for everybody else.
+A token bucket at both ends of each cable gives a port of the same rate either way. With --hosts-per-node a host has a
+second such cable, to a switch of its node, for what it and its node-mates send each other (--inside-gbps).
 
 Before the command every port may be measured with a bare TCP stream (--calibrate); afterwards it prints what TCP had
 to send again and how idle the processors were. The command sees TESTBED_CLUSTER, a cluster file with the ports
@@ -64,9 +64,8 @@ class Testbed:
 
     def build(self):
         self.add_namespace(self.switch)
-        call("ip", "-n", self.switch, "link", "add", "sw", "type", "bridge")
+        self.add_bridge("sw")
         call("ip", "-n", self.switch, "addr", "add", f"{SWITCH_ADDRESS}/24", "dev", "sw")
-        call("ip", "-n", self.switch, "link", "set", "sw", "mtu", str(MTU), "up")
         for index in range(self.arguments.hosts):
             self.add_host(index)
 
@@ -75,18 +74,16 @@ class Testbed:
         self.namespaces.append(name)
         call("ip", "-n", name, "link", "set", "lo", "up")
 
+    def add_bridge(self, name):
+        call("ip", "-n", self.switch, "link", "add", name, "type", "bridge")
+        call("ip", "-n", self.switch, "link", "set", name, "mtu", str(MTU), "up")
+
     def add_host(self, index):
-        host, cable = self.host(index), f"p{index}"
+        host = self.host(index)
         self.add_namespace(host)
-        call("ip", "-n", host, "link", "add", "eth0", "mtu", str(MTU), "type", "veth", "peer", "name", cable, "netns",
-             self.switch)
+        self.add_cable(index, "eth0", f"p{index}", "sw", self.arguments.gbps[index])
         call("ip", "-n", host, "addr", "add", f"{self.address(index)}/24", "dev", "eth0")
-        call("ip", "-n", host, "link", "set", "eth0", "up")
-        call("ip", "-n", self.switch, "link", "set", cable, "mtu", str(MTU), "master", "sw", "up")
-        # The same least wait for all before TCP sends again what it believes lost: the default of 200 ms is far above
-        # a whole exchange.
-        call("ip", "-n", host, "route", "replace", f"{SUBNET}.0/24", "dev", "eth0", "src", self.address(index),
-             "rto_min", f"{self.arguments.rto_min_ms}ms")
+        self.add_route(index, f"{SUBNET}.0/24", "eth0")
         # Machines differ in what they give a new connection, and BBR's estimates of a port's rate do not follow
         # exchanges of milliseconds.
         self.set_kernel(host, "net/ipv4/tcp_congestion_control", self.arguments.congestion_control)
@@ -94,12 +91,36 @@ class Testbed:
         if self.arguments.socket_bytes:
             for buffer in ("tcp_wmem", "tcp_rmem"):
                 self.set_kernel(host, f"net/ipv4/{buffer}", "4096 {0} {0}".format(self.arguments.socket_bytes))
-        call("ip", "-n", host, "link", "set", "eth0", "gso_max_size", str(self.arguments.segment_bytes))
+        if self.node_mates(index):
+            self.add_inside_link(index)
+
+    def add_inside_link(self, index):
+        """A second cable, to the node's own switch, over which node-mates reach each other by their one address."""
+        node, place = divmod(index, self.arguments.hosts_per_node)
+        if place == 0:
+            self.add_bridge(f"node{node}")
+        self.add_cable(index, "eth1", f"i{index}", f"node{node}", self.arguments.inside_gbps)
+        for mate in self.node_mates(index):
+            self.add_route(index, f"{self.address(mate)}/32", "eth1")
+
+    def add_cable(self, index, device, cable, bridge, gbps):
+        """From a host's device to a bridge of the switch, with a bucket at both ends."""
+        host = self.host(index)
+        call("ip", "-n", host, "link", "add", device, "mtu", str(MTU), "type", "veth", "peer", "name", cable, "netns",
+             self.switch)
+        call("ip", "-n", host, "link", "set", device, "gso_max_size", str(self.arguments.segment_bytes), "up")
+        call("ip", "-n", self.switch, "link", "set", cable, "mtu", str(MTU), "master", bridge, "up")
         if self.arguments.processor_per_port:
-            self.receive_on(host, "eth0", 2 * index)
+            self.receive_on(host, device, 2 * index)
             self.receive_on(self.switch, cable, 2 * index + 1)
-        self.shape(host, "eth0", index, "dst")
-        self.shape(self.switch, cable, index, "src")
+        for namespace, end in ((host, device), (self.switch, cable)):
+            call("tc", "-n", namespace, "qdisc", "add", "dev", end, "root", "handle", "1:", "tbf", *self.bucket(gbps))
+
+    def add_route(self, index, destination, device):
+        """With the same least wait for all before TCP sends again what it believes lost: the default of 200 ms is far
+        above a whole exchange."""
+        call("ip", "-n", self.host(index), "route", "replace", destination, "dev", device, "src", self.address(index),
+             "rto_min", f"{self.arguments.rto_min_ms}ms")
 
     def receive_on(self, namespace, device, index):
         """One processor takes what a device receives. A bucket hands packets on from whichever processor it ran on, and
@@ -112,22 +133,6 @@ class Testbed:
 
     def set_kernel(self, namespace, name, value):
         call("ip", "netns", "exec", namespace, "sh", "-c", 'echo "$2" >"/proc/sys/$1"', "sh", name, value)
-
-    def shape(self, namespace, device, index, side):
-        """One bucket, or one for node-mates (told by their address on `side`) and one for the rest."""
-        mates = self.node_mates(index)
-        outside = self.bucket(self.arguments.gbps[index])
-        if not mates:
-            call("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "handle", "1:", "tbf", *outside)
-            return
-        call("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "handle", "1:", "prio", "bands", "2",
-             "priomap", *["0"] * 16)
-        call("tc", "-n", namespace, "qdisc", "add", "dev", device, "parent", "1:1", "handle", "10:", "tbf", *outside)
-        call("tc", "-n", namespace, "qdisc", "add", "dev", device, "parent", "1:2", "handle", "20:", "tbf",
-             *self.bucket(self.arguments.inside_gbps))
-        for mate in mates:
-            call("tc", "-n", namespace, "filter", "add", "dev", device, "parent", "1:", "protocol", "ip", "u32",
-                 "match", "ip", side, f"{self.address(mate)}/32", "flowid", "1:2")
 
     def node_mates(self, index):
         size = self.arguments.hosts_per_node

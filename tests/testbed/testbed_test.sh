@@ -67,6 +67,27 @@ case $1 in
     if python3 -B "$here/testbed.py" --hosts 3 --gbps 1,2 -- true 2>"$folder/log"; then fail "accepted"; fi
     grep -q "names 2 rates for 3 hosts" "$folder/log" || fail "$(cat "$folder/log")"
     ;;
+  node_mates_talk_over_the_link_inside)
+    # Host 0 sends to its mate, host 1, and to host 2 of the other node.
+    # shellcheck disable=SC2016
+    python3 -B "$here/testbed.py" --hosts 4 --hosts-per-node 2 --gbps 0.5 --inside-gbps 2 --timeout 60 -- sh -c '
+      [ "$OMPI_COMM_WORLD_RANK" = 0 ] || exit 0
+      subnet=$(ip -4 -o addr show dev eth0 | sed "s/.*inet \([0-9.]*\)\.[0-9]*\/.*/\1/")
+      for host in 1 2; do
+        before=$(cat /sys/class/net/eth0/statistics/tx_bytes /sys/class/net/eth1/statistics/tx_bytes | tr "\n" " ")
+        python3 -c "
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(100):
+    sender.sendto(bytes(1000), (sys.argv[1], 9))
+" "$subnet.$((host + 1))"
+        sleep 0.5
+        echo "$host $before$(cat /sys/class/net/eth0/statistics/tx_bytes /sys/class/net/eth1/statistics/tx_bytes | tr "\n" " ")"
+      done' >"$folder/bytes"
+    awk '{ outside = $4 - $2 > 100000; inside = $5 - $3 > 100000 }
+         $1 == 1 && (!inside || outside) || $1 == 2 && (inside || !outside) { wrong = 1 }
+         END { exit wrong || NR != 2 }' "$folder/bytes" || fail "bytes sent over eth0 and eth1: $(cat "$folder/bytes")"
+    ;;
   aurora_serve_answers_as_on_one_machine)
     cd "$here/../.."
     models=launch/configs/tiny-mixtral.cfg,launch/configs/tiny-qwen3-moe.cfg
