@@ -36,6 +36,7 @@
 #include "scheduler/makespan_bound.h"
 #include "scheduler/order_policy.h"
 #include "scheduler/random.h"
+#include "scheduler/two_tier_network.h"
 
 namespace aurora::bench {
 namespace {
@@ -144,6 +145,14 @@ std::vector<double> chosen_ports(const AlltoallOptions& options, int num_gpus) {
   return ports;
 }
 
+/// Nodes with links inside, when the cluster file has them.
+std::optional<TwoTierNetwork> chosen_tiers(const AlltoallOptions& options) {
+  if (options.cluster.empty()) return std::nullopt;
+  const ClusterSpec cluster = read_cluster_file(options.cluster);
+  if (!has_two_tiers(cluster)) return std::nullopt;
+  return two_tier_network(cluster);
+}
+
 // ---- One rank's part of a matrix
 
 /// Device memory of one rank's messages, in the order of their peers.
@@ -239,6 +248,7 @@ class AlltoallJob {
         stream_(backend.create_stream()),
         exchange_(transport, backend, *stream_, kExchangeTag),
         ports_(chosen_ports(options, transport.num_ranks())),
+        tiers_(chosen_tiers(options)),
         policies_(chosen_policies(options.policies, !ports_.empty(), !transport.is_stream_ordered())),
         counts_network_(session.local_rank() == 0),
         greeting_(equal_traffic(transport.num_ranks(), kGreetingBytes)),
@@ -274,6 +284,7 @@ class AlltoallJob {
   std::unique_ptr<Stream> stream_;
   Exchange exchange_;
   std::vector<double> ports_;  // bytes per microsecond; empty: not known
+  std::optional<TwoTierNetwork> tiers_;
   std::vector<OrderPolicy> policies_;
   std::optional<FabricModel> fabric_;  // when auto is among the policies
   bool counts_network_;                // of the ranks that share a network, one counts
@@ -536,10 +547,12 @@ void AlltoallJob::add_bounds(const TrafficMatrix& traffic, double median_us, Row
   // What the slowest port saves by its burst, so that this remains a bound whichever port is the bottleneck.
   const double burst_us =
       static_cast<double>(options_.burst_bytes) / *std::min_element(ports_.begin(), ports_.end());
-  const double shared_us = makespan_bound_us(traffic, ports) - burst_us;
-  const double one_to_one_us = one_to_one_bound_us(traffic, ports) - burst_us;
+  const double shared_us =
+      (tiers_ ? two_tier_bounds(traffic, *tiers_).direct_us() : makespan_bound_us(traffic, ports)) - burst_us;
   if (!(shared_us > 0)) return;  // the burst carries it all
   row.set("bound", shared_us).set("%", 100 * shared_us / median_us);
+  if (tiers_) return;  // a port and a link serve two peers at once
+  const double one_to_one_us = one_to_one_bound_us(traffic, ports) - burst_us;
   row.set("one_to_one", one_to_one_us).set("%_1:1", 100 * one_to_one_us / median_us);
 }
 
