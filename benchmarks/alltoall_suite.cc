@@ -145,12 +145,9 @@ std::vector<double> chosen_ports(const AlltoallOptions& options, int num_gpus) {
   return ports;
 }
 
-/// Nodes with links inside, when the cluster file has them.
-std::optional<TwoTierNetwork> chosen_tiers(const AlltoallOptions& options) {
-  if (options.cluster.empty()) return std::nullopt;
-  const ClusterSpec cluster = read_cluster_file(options.cluster);
-  if (!has_two_tiers(cluster)) return std::nullopt;
-  return two_tier_network(cluster);
+/// Nodes with links inside; null unless the cluster file has them.
+std::shared_ptr<const TwoTierNetwork> chosen_tiers(const AlltoallOptions& options) {
+  return options.cluster.empty() ? nullptr : tiers_of(read_cluster_file(options.cluster));
 }
 
 // ---- One rank's part of a matrix
@@ -284,7 +281,7 @@ class AlltoallJob {
   std::unique_ptr<Stream> stream_;
   Exchange exchange_;
   std::vector<double> ports_;  // bytes per microsecond; empty: not known
-  std::optional<TwoTierNetwork> tiers_;
+  std::shared_ptr<const TwoTierNetwork> tiers_;
   std::vector<OrderPolicy> policies_;
   std::optional<FabricModel> fabric_;  // when auto is among the policies
   bool counts_network_;                // of the ranks that share a network, one counts
@@ -372,7 +369,7 @@ void AlltoallJob::measure_fabric_of_job() {
 Contender AlltoallJob::plan(OrderPolicy policy, const TrafficMatrix& traffic) const {
   constexpr int kNumPlans = 5;
   const OrderOptions order_options{
-      .ports = ports_, .round_cost_us = options_.round_cost_us, .seed = options_.seed};
+      .ports = ports_, .round_cost_us = options_.round_cost_us, .seed = options_.seed, .tiers = tiers_};
   Contender contender;
   contender.policy = policy;
   std::vector<double> cpu_us;

@@ -11,6 +11,7 @@
 #include "scheduler/cluster.h"
 #include "scheduler/expert_load.h"
 #include "scheduler/placement.h"
+#include "scheduler/two_tier_network.h"
 
 namespace aurora {
 namespace {
@@ -207,7 +208,9 @@ ExchangePolicy exchange_policy_of(const EngineOptions& options, const RankGroup&
   policy.options.round_cost_us = options.round_cost_us;
   policy.options.default_port = options.port_gbps * kBytesPerUsOfGbps;
   if (!options.cluster_file.empty()) {
-    policy.options.ports = port_bandwidths(cluster_of_group(cluster_of(options, num_ranks), group));
+    const ClusterSpec cluster = cluster_of_group(cluster_of(options, num_ranks), group);
+    policy.options.ports = port_bandwidths(cluster);
+    policy.options.tiers = tiers_of(cluster);
   }
   return policy;
 }

@@ -31,7 +31,7 @@ constexpr std::array kPolicies{
     PolicyRow{OrderPolicy::kPaced, "paced",
               [](const TrafficMatrix& traffic, const OrderOptions& options) {
                 TransmissionOrder order = concurrent_group(traffic);
-                pace(order, options.ports);
+                pace(order, options.ports, options.tiers.get());
                 return order;
               }},
     PolicyRow{OrderPolicy::kRotation, "rotation",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,8 @@
 #include "scheduler/transmission_order.h"
 
 namespace aurora {
+
+struct TwoTierNetwork;
 
 enum class OrderPolicy : std::uint8_t {
   kGroup,     // "group": one concurrent round
@@ -36,6 +39,8 @@ struct OrderOptions {
   double round_cost_us = 10;   // start-up of a round; used by kAurora only
   int max_rounds = 0;          // 0: no limit; used by kAurora only
   std::uint64_t seed = 1;      // used by kRandom only
+  /// Of the same GPUs, where node-mates talk over links; null: all goes through ports. Used by kPaced only.
+  std::shared_ptr<const TwoTierNetwork> tiers = {};
 };
 
 std::string_view order_policy_name(OrderPolicy policy);

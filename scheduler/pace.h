@@ -10,13 +10,15 @@
 #include <span>
 
 #include "scheduler/transmission_order.h"
+#include "scheduler/two_tier_network.h"
 
 namespace aurora {
 
 /// Fills `order.spans`. A round takes as long as its busiest side, all its transfers evenly over that time;
 /// without barriers a transfer runs as in port_order.h, without a cost per message. Ports in bytes per
-/// microsecond each way, one per GPU. O(number of transfers).
-void pace(TransmissionOrder& order, std::span<const double> ports);
+/// microsecond each way, one per GPU. With `tiers`, of the same GPUs, node-mates talk over their links, which
+/// are busy beside the ports. O(number of transfers).
+void pace(TransmissionOrder& order, std::span<const double> ports, const TwoTierNetwork* tiers = nullptr);
 
 /// Microseconds until the last span ends.
 double paced_end_us(const TransmissionOrder& order);

@@ -167,6 +167,10 @@ bool has_two_tiers(const ClusterSpec& cluster) {
   return std::adjacent_find(numbers.begin(), numbers.end()) != numbers.end();
 }
 
+std::shared_ptr<const TwoTierNetwork> tiers_of(const ClusterSpec& cluster) {
+  return has_two_tiers(cluster) ? std::make_shared<const TwoTierNetwork>(two_tier_network(cluster)) : nullptr;
+}
+
 TrafficMatrix node_traffic(const TrafficMatrix& traffic, const TwoTierNetwork& network) {
   if (traffic.num_gpus() != network.num_gpus()) {
     throw std::invalid_argument("traffic of " + std::to_string(traffic.num_gpus()) +

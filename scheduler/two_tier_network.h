@@ -7,6 +7,7 @@
 // a node of its own.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -36,6 +37,9 @@ TwoTierNetwork two_tier_network(const ClusterSpec& cluster);
 
 /// Whether some GPU has a node-mate that it reaches over a link.
 bool has_two_tiers(const ClusterSpec& cluster);
+
+/// The network of a cluster that has them; null for others.
+std::shared_ptr<const TwoTierNetwork> tiers_of(const ClusterSpec& cluster);
 
 /// Bytes from node to node. Throws std::invalid_argument when `traffic` is of another number of GPUs, or
 /// naming the node when it would send or receive more than 2^62 bytes.

@@ -11,6 +11,7 @@
 #include "scheduler/makespan_bound.h"
 #include "scheduler/order_policy.h"
 #include "scheduler/port_order.h"
+#include "scheduler/two_tier_network.h"
 #include "tests/scheduler/traffic_families.h"
 
 namespace aurora {
@@ -55,6 +56,48 @@ std::vector<double> some_ports(int n, bool are_equal, std::mt19937_64& random) {
   if (are_equal) return ports;
   for (double& port : ports) port = random() % 2 == 0 ? 10000 : 4000;
   return ports;
+}
+
+/// Two nodes of two GPUs each, whose links are four times as fast as the ports.
+ClusterSpec two_nodes() {
+  ClusterSpec cluster;
+  for (int gpu = 0; gpu < 4; ++gpu) cluster.gpus.push_back({.port_gbps = 100, .node = gpu / 2});
+  cluster.link_gbps = 400;
+  return cluster;
+}
+
+TEST(Pace, OneRoundEndsAtTheBoundOfPortsAndLinks) {
+  std::mt19937_64 random(11);
+  const auto tiers = tiers_of(two_nodes());
+  ASSERT_NE(tiers, nullptr);
+  for (int repeat = 0; repeat < 200; ++repeat) {
+    TrafficMatrix traffic(4);
+    for (int source = 0; source < 4; ++source) {
+      for (int destination = 0; destination < 4; ++destination) {
+        if (source != destination) traffic.set(source, destination, static_cast<Bytes>(random() % 1000000));
+      }
+    }
+    const TransmissionOrder order =
+        plan_order(OrderPolicy::kPaced, traffic, {.ports = tiers->ports, .tiers = tiers});
+    const double bound_us = two_tier_bounds(traffic, *tiers).direct_us();
+    EXPECT_NEAR(paced_end_us(order), bound_us, 1e-9 * bound_us);
+    EXPECT_LE(bound_us, makespan_bound_us(traffic, {.ports = tiers->ports}));
+  }
+}
+
+TEST(Pace, WithoutBarriersALinkAndAPortOfOneGpuAreBusyAtOnce) {
+  const auto tiers = tiers_of(two_nodes());
+  TransmissionOrder order;
+  order.pacing = Pacing::kPorts;
+  order.rounds.push_back(
+      {{{GpuId{0}, GpuId{2}, 12500}, {GpuId{0}, GpuId{1}, 50000}, {GpuId{0}, GpuId{3}, 12500}}});
+  pace(order, tiers->ports, tiers.get());
+  const std::vector<TransferSpan>& spans = order.spans.front();
+  EXPECT_DOUBLE_EQ(spans[0].end_us, 1);  // 12.5 GB/s
+  EXPECT_DOUBLE_EQ(spans[1].start_us, 0);
+  EXPECT_DOUBLE_EQ(spans[1].end_us, 1);  // 50 GB/s
+  EXPECT_DOUBLE_EQ(spans[2].start_us, 1);
+  EXPECT_DOUBLE_EQ(spans[2].end_us, 2);
 }
 
 TEST(Pace, OneRoundEndsAtTheBoundAndNoPortIsEverOverfull) {
