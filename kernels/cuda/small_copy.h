@@ -1,8 +1,7 @@
 // Copies of a few kilobytes between memory of the device and pinned memory of the host, by a kernel.
 //
-// cudaMemcpyAsync gives them to a copy engine: some microseconds more, in every layer. And between processes
-// that share a GPU through MPS a copy engine was seen to wait for kernels of *others*: when those are
-// exchanges that wait for this process, all of them wait for good.
+// Every layer copies its counts to the host, which waits for them. cudaMemcpyAsync would hand them to a copy
+// engine, behind what is copied there, and back.
 #pragma once
 
 #include <cuda_runtime.h>

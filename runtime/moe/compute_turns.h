@@ -1,12 +1,11 @@
 // Who computes on a rank's device, where several models, or two halves of one model's batch, share it.
 //
-// All of them submit to one stream, so that two never compute at the same time, and no stretch of compute
-// waits on the device for another stream's: on eight ranks that share a GPU through MPS, such waits were seen
-// to last for as long as kernels of other ranks' exchanges ran, and when those waited for this rank, for
-// good. Nothing is submitted whose input is not there, so a stretch in line never keeps the device waiting
-// for the wire; and only few are in line at once, so that who comes next is decided late, by the executor's
-// priorities. On backends whose streams run inside the submitting call all this holds by itself and costs
-// nothing.
+// All of them submit to one stream, so that two never compute at the same time. With a stream for each, and
+// events between them, eight ranks that shared a GPU through MPS came to a stop for good: compute that waited
+// for an event of the other stream did not start while exchanges of other ranks waited for this one. Nothing
+// is submitted whose input is not there, so a stretch in line never keeps the device waiting for the wire;
+// and only few are in line at once, so that who comes next is decided late, by the executor's priorities. On
+// backends whose streams run inside the submitting call all this holds by itself and costs nothing.
 //
 // One thread uses it. Backend and stream outlive it.
 #pragma once

@@ -4,11 +4,11 @@
 //
 // Where streams run inside the submitting call a stretch lasts as long as its submission, by the host's
 // clock. Where they run behind the host, compute is timed only on demand (`time_on_device`): a stretch then
-// has an event before its work and one behind it on the model's stream. The first completes when the work
-// before it is done and the stretch is submitted, so a span holds no wait for the host before it. Times are
-// relative to an event that `start_clock` waits for, once a step: the device's clock has no other tie to the
-// host's, and differences are exact only while they are short. Exchanges that the host drives are timed by
-// the host in either case.
+// has an event before its work and one behind it on the stream. The first completes when the work before it
+// is done, another model's too, and the stretch is submitted, so a span holds no wait. Times are relative to
+// an event that `start_clock` waits for, once a step: the device's clock has no other tie to the host's, and
+// differences are exact only while they are short. Exchanges that the host drives are timed by the host in
+// either case.
 #pragma once
 
 #include <array>
