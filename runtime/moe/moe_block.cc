@@ -155,9 +155,11 @@ bool MoeBlock::finish_gate() {
 /// no dispatch may wait for what another model computes after it.
 bool MoeBlock::submit_packing() {
   if (is_packed_) return false;
-  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
-  tokens_.submit_packing();
-  dispatch_.mark_ready();
+  {
+    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kGate);
+    tokens_.submit_packing();
+  }
+  dispatch_.mark_ready();  // after the stretch, whose end is before the exchange begins
   is_packed_ = true;
   return true;
 }
@@ -243,14 +245,18 @@ bool MoeBlock::finish_dispatch() {
   return true;
 }
 
+void MoeBlock::submit_experts() {
+  const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
+  experts_.submit({.table = table_,
+                   .experts = &input_.experts->bank(input_.moe_layer),
+                   .messages = &messages_,
+                   .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
+}
+
 bool MoeBlock::finish_experts(SubmissionOrder& order) {
   if (!is_submitted_) {
     if (!phases_.may_compute()) return false;
-    const PhaseMarker::Stretch stretch = phases_.mark(Phase::kExperts);
-    experts_.submit({.table = table_,
-                     .experts = &input_.experts->bank(input_.moe_layer),
-                     .messages = &messages_,
-                     .own_results = returned_ + messages_.returned_offsets[context_.self.rank]});
+    submit_experts();
     combine_.mark_ready();
     is_submitted_ = true;
     return true;

@@ -142,6 +142,7 @@ class MoeBlock {
   bool finish_gate();
   bool finish_counts(SubmissionOrder& order);
   bool finish_dispatch();
+  void submit_experts();
   bool finish_experts(SubmissionOrder& order);
   bool finish_combine();
   bool submit_aggregation();

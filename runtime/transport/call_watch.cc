@@ -1,7 +1,6 @@
 #include "runtime/transport/call_watch.h"
 
-#include <cstdio>
-#include <cstdlib>
+#include "kernels/error.h"
 
 namespace aurora {
 namespace {
@@ -55,9 +54,10 @@ void CallWatch::end_overdue(std::unique_lock<std::mutex>& lock) {
   has_ended_ = true;
   changed_.notify_all();
   if (changed_.wait_for(lock, grace_, [this] { return is_over_ || !deadline_; })) return;
-  std::fputs("aurora: a call that missed its deadline did not return when it was ended; this process ends\n",
-             stderr);
-  std::_Exit(EXIT_FAILURE);
+  throw Error(
+      ErrorKind::kTimeout,
+      "a call that missed its deadline did not return when it was ended; nothing can give its caller the "
+      "thread back, so this process ends");
 }
 
 }  // namespace aurora

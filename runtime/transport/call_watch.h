@@ -18,8 +18,8 @@ namespace aurora {
 class CallWatch {
  public:
   /// `end_call` runs on the watch's thread, at most once, when a call is not over by its deadline; the call
-  /// is to return then. One that is still not over `grace` later ends the process, with a line on standard
-  /// error: nothing else could give the caller its thread back.
+  /// is to return then. Of one that is still not over `grace` later kTimeout is thrown on the watch's thread,
+  /// where nobody catches it, which ends the process: nothing else could give the caller its thread back.
   explicit CallWatch(std::function<void()> end_call,
                      std::chrono::milliseconds grace = std::chrono::seconds(10));
   ~CallWatch();
